@@ -1,0 +1,137 @@
+// The set of operations a model is written in. The public half checks shapes and dtypes once
+// (violations are bugs: CHECK); the Do...() of cpu/ and cuda/ only compute. Calls enqueue and
+// return; errors of the device come out of Device::Synchronize().
+//
+// "act" below is the activation dtype, fp32 or bf16. Every sum is accumulated in fp32, and each
+// output element is rounded once to the dtype of its tensor unless a step says otherwise. Casts
+// follow the Hugging Face reference implementation of Qwen2. A tensor of zero rows or zero columns
+// is legal everywhere. Results of a row never depend on the other rows of the batch.
+#ifndef COHORT_KERNELS_OPS_H_
+#define COHORT_KERNELS_OPS_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "kernels/tensor.h"
+
+namespace cohort {
+
+// A matrix as MatMul multiplies with it; quantised layouts add fields beside `data`.
+struct Weight {
+  TensorView data;  // [out, in], act
+};
+
+// cos and sin of position * inverse_frequency[i], already multiplied by the attention factor and
+// rounded to the activation dtype (kept as fp32 numbers).
+struct RopeTable {
+  TensorView cosine;  // [max positions, head_dim / 2] fp32
+  TensorView sine;    // [max positions, head_dim / 2] fp32
+};
+
+// The rows of one step: any mixture of prefill chunks and decodes. Row r of sequence s sits at
+// position positions[r]; it sees the keys of positions 0..positions[r] of its sequence.
+// All arrays live in device memory; spans' lengths are known to the host.
+struct BatchView {
+  int64_t tokens = 0;  // rows of this step
+  int64_t sequences = 0;
+  TensorView positions;          // [tokens] int32, absolute positions
+  TensorView sequence_of_token;  // [tokens] int32, index into block_table's rows
+  TensorView block_table;        // [sequences, max blocks] int32, ids of KV blocks in order
+};
+
+// The paged key-value memory of one layer on this rank. Position p of a sequence is slot
+// p % block_size of block block_table[sequence][p / block_size]. Keys are stored after rope.
+struct KvView {
+  TensorView keys;    // [blocks, kv_heads, block_size, head_dim] act
+  TensorView values;  // [blocks, kv_heads, block_size, head_dim] act
+  int64_t block_size() const { return keys.shape[2]; }
+  int64_t kv_heads() const { return keys.shape[1]; }
+  int64_t head_dim() const { return keys.shape[3]; }
+};
+
+// How one row of logits is turned into a token. One entry per row, in device memory order.
+struct SamplingRow {
+  float temperature = 0;  // 0: greedy (the first of the largest logits)
+  float top_p = 1;        // (0, 1]
+  int32_t top_k = 0;      // 0: all
+  uint64_t seed = 0;
+  uint32_t sequence_index = 0;  // which of a request's n sequences
+  uint64_t position = 0;        // absolute position of the token being chosen
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // out[t] = table[ids[t] - first_row] when that row is on this rank, else zeros (the sum over
+  // ranks is then the embedding, exactly). ids [tokens] int32; table [rows, hidden] act; out
+  // [tokens, hidden] act|fp32.
+  void Embed(TensorView ids, TensorView table, int64_t first_row, TensorView out);
+
+  // out = round(round(x / sqrt(mean(x^2) + eps)) * gamma): the normalised row is rounded to act
+  // before the multiplication. x, out [tokens, hidden] act; gamma [hidden] act.
+  void RmsNorm(TensorView x, TensorView gamma, float eps, TensorView out);
+
+  // residual = round(residual + round(x)); out = RmsNorm(residual). residual, out [tokens, hidden]
+  // act; x [tokens, hidden] act or fp32 (a reduced partial sum), rounded to act first.
+  void AddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps, TensorView out);
+
+  // out = x w^T + bias, the bias added to the fp32 sum before the single rounding.
+  // x [tokens, in] act (rows may be strided); w [out, in] act; bias null or [out] act; out [tokens,
+  // out] act or fp32.
+  void MatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out);
+
+  // qkv [tokens, (query_heads + 2 kv_heads) * head_dim] act: rotates the queries in place (half
+  // rotation, each product rounded to act, then their sum) and writes rotated keys and values to
+  // `kv`.
+  void RopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
+                      const BatchView& batch, const KvView& kv);
+
+  // out[t, h] = softmax(scale * q[t, h] . keys) values over positions 0..positions[t]; logits,
+  // softmax and the weighted sum in fp32. queries [tokens, query_heads * head_dim] act, rows may be
+  // strided; kv_head_of_query [query_heads] int32 (host memory); out [tokens, query_heads *
+  // head_dim] act.
+  void PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                      const BatchView& batch, const KvView& kv, float scale, TensorView out);
+
+  // out = round(round(silu(gate)) * up). gate_up [tokens, 2 * columns] act, gate first; out
+  // [tokens, columns] act.
+  void SiluMultiply(TensorView gate_up, TensorView out);
+
+  // out[i] = x[rows[i]]. rows [n] int32 in device memory; x [tokens, columns]; out [n, columns] of
+  // x's dtype.
+  void GatherRows(TensorView x, TensorView rows, TensorView out);
+
+  // Chooses one id per row: temperature, then top-k, then top-p over the sorted distribution, then
+  // the inverse CDF over the kept ids in ascending order of id with one Philox uniform per (seed,
+  // sequence_index, position). Ids at or above `valid_ids` are never chosen. A row holding a NaN
+  // (or nothing finite) gives -1. logits [n, vocabulary] fp32, left unchanged; rows: host memory;
+  // out [n] int32 in device memory.
+  void Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
+              TensorView out);
+
+  // out[i] = logits[i, targets[i]] - log(sum(exp(logits[i]))), natural logarithm, fp32 in and out.
+  // targets [n] int32 in device memory; a negative target gives 0.
+  void LogProbability(TensorView logits, TensorView targets, TensorView out);
+
+ protected:
+  virtual void DoEmbed(TensorView ids, TensorView table, int64_t first_row, TensorView out) = 0;
+  virtual void DoRmsNorm(TensorView x, TensorView gamma, float eps, TensorView out) = 0;
+  virtual void DoAddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps,
+                            TensorView out) = 0;
+  virtual void DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) = 0;
+  virtual void DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
+                                const BatchView& batch, const KvView& kv) = 0;
+  virtual void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                                const BatchView& batch, const KvView& kv, float scale,
+                                TensorView out) = 0;
+  virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
+  virtual void DoGatherRows(TensorView x, TensorView rows, TensorView out) = 0;
+  virtual void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
+                        TensorView out) = 0;
+  virtual void DoLogProbability(TensorView logits, TensorView targets, TensorView out) = 0;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_KERNELS_OPS_H_

@@ -1,0 +1,53 @@
+// config.json and generation_config.json of a checkpoint, every value taken from the files.
+#ifndef COHORT_RUNTIME_MODEL_CONFIG_H_
+#define COHORT_RUNTIME_MODEL_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "parallel/shard_plan.h"
+
+namespace cohort {
+
+struct ModelConfig {
+  std::string architecture;  // "Qwen2ForCausalLM"
+  std::string model_type;    // "qwen2"
+  int64_t hidden = 0;
+  int64_t layers = 0;
+  int64_t query_heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;  // hidden / query_heads unless the file says otherwise
+  int64_t ffn_columns = 0;
+  int64_t vocabulary = 0;
+  int64_t max_positions = 0;
+  double rms_norm_eps = 0;
+  double rope_theta = 0;
+  bool tied_embeddings = false;
+  std::string checkpoint_dtype;        // "bfloat16", "float32", "float16"; empty when absent
+  std::vector<int32_t> eos_token_ids;  // union of config.json and generation_config.json, ascending
+
+  ModelDims Dims(DType dtype) const;
+};
+
+// Parses config.json. INVALID_ARGUMENT names the key and its value: a missing or misshapen required
+// key, an architecture that is not served, a key that changes the computation and is not supported
+// (rope scaling, quantization_config, dual_chunk_attention_config, an active sliding window,
+// qwen2_moe, hidden_act other than silu). null means absent; rope_parameters and dtype (newer
+// files) are accepted too; unknown keys are ignored.
+absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what);
+
+// Adds the end ids of generation_config.json to `config`.
+absl::Status MergeGenerationConfig(StringView json, StringView what, ModelConfig& config);
+
+// Reads MODEL_DIR/config.json and, where present, generation_config.json.
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir);
+
+// The published base configs that ship with Cohort, by name ("Qwen2-0.5B"); nullptr otherwise.
+const char* PublishedConfig(StringView name);
+std::vector<std::string> PublishedConfigNames();
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_MODEL_CONFIG_H_

@@ -1,0 +1,57 @@
+// The way from the engine to one rank: plans out, results back, in order. Implementations: a thread
+// of this process (tests), a ring in shared memory (local ranks), the Cluster stream (other nodes).
+#ifndef COHORT_RUNTIME_STEP_LINK_H_
+#define COHORT_RUNTIME_STEP_LINK_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "kernels/status.h"
+#include "runtime/step_plan.h"
+
+namespace cohort {
+
+// Send and Receive are called from the engine's thread; Abort from any.
+class StepLink {
+ public:
+  virtual ~StepLink() = default;
+  virtual std::string name() const = 0;  // "rank 3 (pid 4711)", for messages
+
+  // `plan_bytes` is an encoded StepPlan. UNAVAILABLE once aborted; DEADLINE_EXCEEDED when the ring
+  // stays full.
+  virtual absl::Status Send(StringView plan_bytes, absl::Time deadline) = 0;
+
+  // The next encoded StepResult. DEADLINE_EXCEEDED says what was awaited; UNAVAILABLE once aborted;
+  // a rank that failed a step answers with that step's status here.
+  virtual absl::StatusOr<std::string> Receive(absl::Time deadline) = 0;
+
+  // Every Send and Receive, present or future, returns UNAVAILABLE with `reason`.
+  virtual void Abort(absl::Status reason) = 0;
+};
+
+// All ranks of the group of one epoch: sends each plan to all, gathers all results, compares
+// digests.
+class Executor {
+ public:
+  // `links` in rank order, not empty. `step_timeout` bounds each step.
+  Executor(uint64_t epoch, std::vector<std::unique_ptr<StepLink>> links,
+           absl::Duration step_timeout);
+
+  uint64_t epoch() const { return epoch_; }
+  absl::Status Send(const StepPlan& plan);
+  // The result of the oldest plan that has none yet. INTERNAL, naming the ranks, when digests
+  // differ.
+  absl::StatusOr<StepResult> Receive();
+  void Abort(absl::Status reason);  // any thread
+
+ private:
+  uint64_t epoch_;
+  std::vector<std::unique_ptr<StepLink>> links_;
+  absl::Duration step_timeout_;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_STEP_LINK_H_

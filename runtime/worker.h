@@ -1,0 +1,73 @@
+// One rank: its slice of the weights, its KV memory and the sequences that plans told it of. Used
+// from one thread; Abort() from any. Weights and device outlive groups: JoinEpoch and LeaveEpoch
+// bracket one.
+#ifndef COHORT_RUNTIME_WORKER_H_
+#define COHORT_RUNTIME_WORKER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/device.h"
+#include "parallel/communicator.h"
+#include "parallel/shard_plan.h"
+#include "runtime/model_config.h"
+#include "runtime/step_plan.h"
+
+namespace cohort {
+
+struct WorkerOptions {
+  std::string model_dir;  // a checkpoint directory; unused with dummy weights
+  bool dummy_weights =
+      false;                 // seeded random weights from the config alone, equal for every degree
+  bool mask_padding = true;  // never choose ids without a token
+  int64_t token_ids = 0;     // ids below this have a token
+  DType dtype = DType::kBF16;  // of weights, activations and KV
+  Parallelism parallelism;
+  int rank = 0;
+  int64_t kv_blocks = 0;
+  int64_t block_size = 16;
+  int64_t max_batch_tokens = 512;
+  int64_t max_running = 256;
+  int64_t max_model_len = 0;
+};
+
+// Loading: bytes of this rank's slice done so far, and in all.
+using LoadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
+
+class Worker {
+ public:
+  // Loads the weights. The errors of config, checkpoint and memory.
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(const ModelConfig& config,
+                                                        const WorkerOptions& options,
+                                                        std::unique_ptr<Device> device,
+                                                        LoadProgress progress);
+  ~Worker();
+
+  // A new group: drops all sequences and KV contents; the first plan is step 1 of `epoch`.
+  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group);
+  // Aborts and drops the communicator. Idempotent.
+  void LeaveEpoch();
+
+  // Executes exactly this plan. FAILED_PRECONDITION for another epoch or a gap in the steps;
+  // ABORTED or DEADLINE_EXCEEDED from the communicator; afterwards only LeaveEpoch is sensible.
+  absl::StatusOr<StepResult> Run(const StepPlan& plan);
+
+  // Wakes Run in a collective. Any thread.
+  void Abort();
+
+  int64_t weight_bytes() const;
+  int64_t kv_bytes() const;
+  std::vector<std::string> warnings() const;  // one per extra tensor, in the checkpoint's order
+
+ private:
+  class State;
+  explicit Worker(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_WORKER_H_

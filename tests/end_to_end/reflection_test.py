@@ -1,0 +1,153 @@
+"""A Python client that knows nothing but an address: everything else it learns by reflection."""
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool, message_factory
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from conftest import Server, wait_until
+
+
+class Client:
+    """Calls methods of a server by name, with messages made from reflected descriptors."""
+
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address)
+        self.database = ProtoReflectionDescriptorDatabase(self.channel)
+        self.pool = descriptor_pool.DescriptorPool(self.database)
+
+    def services(self):
+        return set(self.database.get_services())
+
+    def call(self, method, fields=None, **options):
+        service, name = method.rsplit(".", 1)
+        descriptor = self.pool.FindServiceByName(service).methods_by_name[name]
+        request = message_factory.GetMessageClass(descriptor.input_type)(**(fields or {}))
+        kind = self.channel.unary_stream if descriptor.server_streaming else self.channel.unary_unary
+        callable_ = kind(f"/{service}/{name}", request_serializer=lambda message: message.SerializeToString(),
+                         response_deserializer=message_factory.GetMessageClass(descriptor.output_type).FromString)
+        return callable_(request, **options)
+
+
+@pytest.fixture(scope="module")
+def server(slow):
+    with Server(slow, "--tp", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return Client(server.address)
+
+
+def blocks_used(client):
+    return client.call("cohort.v1.Control.GetLoad").kv_blocks_used
+
+
+def test_services_are_listed(client):
+    assert {"cohort.v1.Generation", "cohort.v1.Control", "grpc.health.v1.Health"} <= client.services()
+    assert "cohort.v1.Cluster" not in client.services()
+
+
+def test_tokens_stream_in_order(client):
+    events = list(client.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1, 2, 3]}, "stopping": {"max_tokens": 50, "ignore_eos": True}}))
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds[0] == "accepted" and kinds[-1] == "finished" and set(kinds[1:-1]) == {"delta"}
+    assert [event.event_sequence for event in events] == list(range(len(events)))
+    ids = [token for event in events for token in event.delta.token_ids]
+    assert len(ids) == 50 and events[-1].finished.usage.completion_tokens == 50
+    unary = client.call("cohort.v1.Generation.Generate", {
+        "token_ids": {"ids": [1, 2, 3]}, "stopping": {"max_tokens": 50, "ignore_eos": True}})
+    assert list(unary.outputs[0].token_ids) == ids
+
+
+def test_the_drawn_seed_is_echoed_and_repeats_the_result(client):
+    request = {"token_ids": {"ids": [1, 2, 3]}, "sampling": {"temperature": 2.0},
+               "stopping": {"max_tokens": 20, "ignore_eos": True}}
+    first = client.call("cohort.v1.Generation.Generate", request)
+    request["sampling"]["seed"] = first.accepted.sampling.seed
+    again = client.call("cohort.v1.Generation.Generate", request)
+    assert list(again.outputs[0].token_ids) == list(first.outputs[0].token_ids)
+
+
+def test_cancelling_frees_the_blocks(client):
+    stream = client.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1, 2, 3]}, "stopping": {"max_tokens": 20000, "ignore_eos": True}})
+    for event in stream:
+        if event.WhichOneof("event") == "delta":
+            break
+    assert blocks_used(client) > 0
+    stream.cancel()
+    wait_until(lambda: blocks_used(client) == 0, 10, "blocks are free after a cancellation")
+
+
+def test_a_deadline_finishes_the_stream_first(client):
+    stream = client.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1, 2, 3]}, "stopping": {"max_tokens": 20000, "ignore_eos": True}}, timeout=1.5)
+    last = None
+    with pytest.raises(grpc.RpcError) as error:
+        for event in stream:
+            last = event
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    finished = last.finished
+    reason = finished.DESCRIPTOR.fields_by_name["reason"].enum_type.values_by_number[finished.reason].name
+    assert reason == "FINISH_REASON_DEADLINE"
+    wait_until(lambda: blocks_used(client) == 0, 10, "blocks are free after a deadline")
+
+
+def test_abort_ends_a_request_by_name(client):
+    stream = client.call("cohort.v1.Generation.GenerateStream", {
+        "request_id": "to-be-aborted", "token_ids": {"ids": [1, 2, 3]},
+        "stopping": {"max_tokens": 20000, "ignore_eos": True}})
+    next(stream)
+    assert list(client.call("cohort.v1.Control.Abort", {"request_ids": ["to-be-aborted", "unknown"]}).aborted) == [
+        "to-be-aborted"]
+    with pytest.raises(grpc.RpcError) as error:
+        list(stream)
+    assert error.value.code() == grpc.StatusCode.CANCELLED
+
+
+def test_health_checks_each_service_and_watch_streams_changes(slow):
+    with Server(slow) as own:
+        client = Client(own.address)
+        for name in ("", "cohort.v1.Generation", "cohort.v1.Control"):
+            assert client.call("grpc.health.v1.Health.Check", {"service": name}).status == 1, name
+        with pytest.raises(grpc.RpcError) as error:
+            client.call("grpc.health.v1.Health.Check", {"service": "nobody"})
+        assert error.value.code() == grpc.StatusCode.NOT_FOUND
+        watch = client.call("grpc.health.v1.Health.Watch", {"service": "cohort.v1.Generation"})
+        assert next(watch).status == 1
+        holder = client.call("cohort.v1.Generation.GenerateStream", {
+            "token_ids": {"ids": [1]}, "stopping": {"max_tokens": 400, "ignore_eos": True}})
+        next(holder)
+        own.process.terminate()
+        assert next(watch).status == 2
+        list(holder)
+        assert own.process.wait(timeout=60) == 0
+
+
+BAD_REQUESTS = {
+    "sampling.top_p": {"sampling": {"top_p": 0.0}},
+    "sampling.temperature": {"sampling": {"temperature": float("nan")}},
+    "stopping.max_tokens": {"stopping": {"max_tokens": 0}},
+    "token_ids.ids": {"token_ids": {"ids": [1, 4000000]}},
+    "input": {"token_ids": None},
+}
+
+
+@pytest.mark.parametrize("field", BAD_REQUESTS)
+def test_bad_requests_name_the_field(client, field):
+    request = {"token_ids": {"ids": [1, 2]}, **BAD_REQUESTS[field]}
+    with pytest.raises(grpc.RpcError) as error:
+        client.call("cohort.v1.Generation.Generate", {key: value for key, value in request.items() if value})
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    trailers = dict(error.value.trailing_metadata())
+    assert field.encode() in trailers["grpc-status-details-bin"]
+    assert field in error.value.details()
+
+
+def test_an_empty_prompt_is_refused(client):
+    with pytest.raises(grpc.RpcError) as error:
+        client.call("cohort.v1.Generation.Generate", {"token_ids": {"ids": []}})
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
