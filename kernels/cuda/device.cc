@@ -1,0 +1,223 @@
+// Devices, memory, copies.
+#include "kernels/cuda/device.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cuda/entries.h"
+
+namespace cohort::cuda {
+namespace {
+
+CohortCudaError NoDevice(cudaError_t result) {
+  if (result == cudaErrorInsufficientDriver || result == cudaErrorNoDevice) {
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+      return MakeError(kCohortCudaNotUsable, "no NVIDIA driver (cudaGetDeviceCount: %s)",
+                       cudaGetErrorString(result));
+    }
+    return MakeError(kCohortCudaNotUsable,
+                     "the NVIDIA driver supports CUDA %d.%d and shows no device to CUDA %d.%d "
+                     "(cudaGetDeviceCount: %s)",
+                     driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                     CUDART_VERSION % 1000 / 10, cudaGetErrorString(result));
+  }
+  return MakeError(kCohortCudaNotUsable, "cudaGetDeviceCount: %s", cudaGetErrorString(result));
+}
+
+// Fills what `device` owns; on an error the caller destroys what is there.
+CohortCudaError Initialize(CohortCudaDevice* device) {
+  if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
+    return FromCuda(result, "cudaSetDevice");
+  }
+  if (const cudaError_t result = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
+      result != cudaSuccess) {
+    return FromCuda(result, "cudaStreamCreate");
+  }
+  if (const cudaError_t result = cudaMalloc(&device->workspace, kWorkspaceBytes);
+      result != cudaSuccess) {
+    return FromCuda(result, "cudaMalloc of cuBLASLt's workspace");
+  }
+  if (const cublasStatus_t result = cublasLtCreate(&device->blas);
+      result != CUBLAS_STATUS_SUCCESS) {
+    return MakeError(kCohortCudaFailed, "cublasLtCreate: %s", cublasLtGetStatusString(result));
+  }
+  device->plans = MakeMatMulPlans();
+  return Ok();
+}
+
+}  // namespace
+
+CohortCudaError MakeError(int32_t code, const char* format, ...) {
+  CohortCudaError error;
+  error.code = code;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(error.message, sizeof(error.message), format, arguments);
+  va_end(arguments);
+  std::replace(error.message, error.message + std::strlen(error.message), '\n', ' ');
+  return error;
+}
+
+CohortCudaError Ok() {
+  CohortCudaError error;
+  error.code = kCohortCudaOk;
+  error.message[0] = '\0';
+  return error;
+}
+
+CohortCudaError FromCuda(cudaError_t result, const char* what) {
+  if (result == cudaSuccess) {
+    return Ok();
+  }
+  cudaGetLastError();  // or the next launch would report it again
+  const int32_t code =
+      result == cudaErrorMemoryAllocation ? kCohortCudaOutOfMemory : kCohortCudaFailed;
+  return MakeError(code, "%s: %s (%s)", what, cudaGetErrorString(result), cudaGetErrorName(result));
+}
+
+void Stick(CohortCudaDevice* device, const CohortCudaError& error) {
+  if (device->first_error.code == kCohortCudaOk) {
+    device->first_error = error;
+  }
+}
+
+void Activate(CohortCudaDevice* device) {
+  if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
+    Stick(device, FromCuda(result, "cudaSetDevice"));
+  }
+}
+
+void CheckLaunch(CohortCudaDevice* device, const char* kernel) {
+  if (const cudaError_t result = cudaGetLastError(); result != cudaSuccess) {
+    Stick(device, FromCuda(result, kernel));
+  }
+}
+
+CohortCudaError DeviceCount(int32_t* count) noexcept {
+  *count = 0;
+  int devices = 0;  // left as it is on an error
+  if (const cudaError_t result = cudaGetDeviceCount(&devices); result != cudaSuccess) {
+    return NoDevice(result);
+  }
+  *count = devices;
+  return Ok();
+}
+
+CohortCudaError DeviceProperties(int32_t index, CohortCudaProperties* properties) noexcept {
+  *properties = {};
+  cudaDeviceProp from{};
+  if (const cudaError_t result = cudaGetDeviceProperties(&from, index); result != cudaSuccess) {
+    return FromCuda(result, "cudaGetDeviceProperties");
+  }
+  std::snprintf(properties->name, sizeof(properties->name), "%.127s", from.name);
+  properties->memory_bytes = from.totalGlobalMem;
+  properties->compute_major = from.major;
+  properties->compute_minor = from.minor;
+  properties->multiprocessors = from.multiProcessorCount;
+  properties->runtime_version = CUDART_VERSION;
+  properties->nccl_version = NcclVersion();
+  return FromCuda(cudaDriverGetVersion(&properties->driver_version), "cudaDriverGetVersion");
+}
+
+CohortCudaError DeviceCreate(int32_t index, CohortCudaDevice** device) noexcept {
+  auto created = std::make_unique<CohortCudaDevice>();
+  created->index = index;
+  const CohortCudaError error = Initialize(created.get());
+  if (error.code != kCohortCudaOk) {
+    *device = nullptr;
+    DeviceDestroy(created.release());
+    return error;
+  }
+  *device = created.release();
+  return error;
+}
+
+void DeviceDestroy(CohortCudaDevice* device) noexcept {
+  const std::unique_ptr<CohortCudaDevice> owner(device);
+  Activate(device);
+  if (device->stream != nullptr) {
+    cudaStreamSynchronize(device->stream);
+  }
+  if (device->blas != nullptr) {
+    cublasLtDestroy(device->blas);
+  }
+  cudaFree(device->workspace);
+  if (device->stream != nullptr) {
+    cudaStreamDestroy(device->stream);
+  }
+}
+
+CohortCudaError MemoryAllocate(CohortCudaDevice* device, uint64_t bytes, void** memory) noexcept {
+  *memory = nullptr;
+  Activate(device);
+  const cudaError_t result = cudaMalloc(memory, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // as in FromCuda
+    std::size_t free_bytes = 0;
+    std::size_t total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return MakeError(kCohortCudaOutOfMemory,
+                     "cuda:%d cannot allocate %" PRIu64 " bytes (%zu of %zu are free)",
+                     device->index, bytes, free_bytes, total_bytes);
+  }
+  return FromCuda(result, "cudaMalloc");
+}
+
+void MemoryFree(int32_t index, void* memory) noexcept {
+  // An error here repeats one that the device has reported; a destructor has nobody to tell.
+  if (cudaSetDevice(index) == cudaSuccess) {
+    cudaFree(memory);
+  }
+}
+
+void CopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
+                  uint64_t bytes) noexcept {
+  if (bytes == 0) {
+    return;
+  }
+  Activate(device);
+  cudaError_t result =
+      cudaMemcpyAsync(destination, source, bytes, cudaMemcpyHostToDevice, device->stream);
+  // Pageable memory has been read when the call returns; pinned memory only when the copy is done.
+  cudaPointerAttributes attributes{};
+  if (result == cudaSuccess) {
+    result = cudaPointerGetAttributes(&attributes, source);
+  }
+  if (result == cudaSuccess && attributes.type != cudaMemoryTypeUnregistered) {
+    result = cudaStreamSynchronize(device->stream);
+  }
+  if (result != cudaSuccess) {
+    Stick(device, FromCuda(result, "copy from host"));
+  }
+}
+
+void CopyToHost(CohortCudaDevice* device, const void* source, void* destination,
+                uint64_t bytes) noexcept {
+  if (bytes == 0) {
+    return;
+  }
+  Activate(device);
+  cudaError_t result =
+      cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDeviceToHost, device->stream);
+  if (result == cudaSuccess) {
+    result = cudaStreamSynchronize(device->stream);
+  }
+  if (result != cudaSuccess) {
+    Stick(device, FromCuda(result, "copy to host"));
+  }
+}
+
+CohortCudaError Synchronize(CohortCudaDevice* device) noexcept {
+  Activate(device);
+  if (const cudaError_t result = cudaStreamSynchronize(device->stream); result != cudaSuccess) {
+    Stick(device, FromCuda(result, "cudaStreamSynchronize"));
+  }
+  return std::exchange(device->first_error, Ok());
+}
+
+}  // namespace cohort::cuda

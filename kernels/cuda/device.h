@@ -1,0 +1,58 @@
+// The state behind CohortCudaDevice and the plugin's way to report errors.
+#ifndef COHORT_KERNELS_CUDA_DEVICE_H_
+#define COHORT_KERNELS_CUDA_DEVICE_H_
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "kernels/cuda_plugin.h"
+
+namespace cohort::cuda {
+
+class MatMulPlans;
+
+struct MatMulPlansDeleter {
+  void operator()(MatMulPlans* plans) const;
+};
+using MatMulPlansPointer = std::unique_ptr<MatMulPlans, MatMulPlansDeleter>;
+MatMulPlansPointer MakeMatMulPlans();  // matmul.cc
+
+// cuBLASLt's scratch, allocated with the device so that no operation allocates.
+inline constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+
+// An error from a printf format; newlines of the libraries' texts become blanks.
+[[gnu::format(printf, 2, 3)]] CohortCudaError MakeError(int32_t code, const char* format, ...);
+CohortCudaError Ok();
+
+// kCohortCudaFailed (or the code that fits) for an error of CUDA in `what`.
+CohortCudaError FromCuda(cudaError_t result, const char* what);
+
+}  // namespace cohort::cuda
+
+// Used from one thread, but for `index` and `stream`, which never change.
+struct CohortCudaDevice {
+  int index = 0;
+  cudaStream_t stream = nullptr;
+  cublasLtHandle_t blas = nullptr;
+  void* workspace = nullptr;  // kWorkspaceBytes
+  cohort::cuda::MatMulPlansPointer plans;
+  CohortCudaError first_error{};  // since the last Synchronize
+};
+
+namespace cohort::cuda {
+
+// Keeps `error` if it is the first.
+void Stick(CohortCudaDevice* device, const CohortCudaError& error);
+
+// Makes the device current for the calling thread: every entry's first line.
+void Activate(CohortCudaDevice* device);
+
+// After every kernel launch.
+void CheckLaunch(CohortCudaDevice* device, const char* kernel);
+
+}  // namespace cohort::cuda
+
+#endif  // COHORT_KERNELS_CUDA_DEVICE_H_

@@ -1,0 +1,75 @@
+// The functions of the table (kernels/cuda_plugin.h), one file of definitions per subject.
+// noexcept: running out of host memory ends the process here instead of throwing into the core.
+#ifndef COHORT_KERNELS_CUDA_ENTRIES_H_
+#define COHORT_KERNELS_CUDA_ENTRIES_H_
+
+#include "kernels/cuda_plugin.h"
+
+namespace cohort::cuda {
+
+// device.cc
+CohortCudaError DeviceCount(int32_t* count) noexcept;
+CohortCudaError DeviceProperties(int32_t index, CohortCudaProperties* properties) noexcept;
+CohortCudaError DeviceCreate(int32_t index, CohortCudaDevice** device) noexcept;
+void DeviceDestroy(CohortCudaDevice* device) noexcept;
+CohortCudaError MemoryAllocate(CohortCudaDevice* device, uint64_t bytes, void** memory) noexcept;
+void MemoryFree(int32_t index, void* memory) noexcept;
+void CopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
+                  uint64_t bytes) noexcept;
+void CopyToHost(CohortCudaDevice* device, const void* source, void* destination,
+                uint64_t bytes) noexcept;
+CohortCudaError Synchronize(CohortCudaDevice* device) noexcept;
+
+// norm.cu
+void RmsNorm(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* gamma,
+             float eps, const CohortCudaTensor* out) noexcept;
+void AddRmsNorm(CohortCudaDevice* device, const CohortCudaTensor* residual,
+                const CohortCudaTensor* x, const CohortCudaTensor* gamma, float eps,
+                const CohortCudaTensor* out) noexcept;
+
+// pointwise.cu
+void Embed(CohortCudaDevice* device, const CohortCudaTensor* ids, const CohortCudaTensor* table,
+           int64_t first_row, const CohortCudaTensor* out) noexcept;
+void SiluMultiply(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
+                  const CohortCudaTensor* out) noexcept;
+void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* rows,
+                const CohortCudaTensor* out) noexcept;
+
+// matmul.cc
+void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* weight,
+            const CohortCudaTensor* bias, const CohortCudaTensor* out) noexcept;
+
+// attention.cu
+void RopeAndStoreKv(CohortCudaDevice* device, const CohortCudaTensor* qkv, int64_t query_heads,
+                    const CohortCudaRope* rope, const CohortCudaBatch* batch,
+                    const CohortCudaKv* kv) noexcept;
+void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
+                    const int32_t* kv_head_of_query, int64_t query_heads,
+                    const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
+                    const CohortCudaTensor* out) noexcept;
+
+// sampling.cu
+void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
+            const CohortCudaSamplingRow* rows, int64_t valid_ids,
+            const CohortCudaTensor* out) noexcept;
+void LogProbability(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                    const CohortCudaTensor* targets, const CohortCudaTensor* out) noexcept;
+
+// nccl.cc
+int32_t NcclVersion() noexcept;
+CohortCudaError UniqueIdCreate(CohortCudaUniqueId* id) noexcept;
+CohortCudaError CommunicatorCreate(CohortCudaDevice* device, int32_t world, int32_t rank,
+                                   const CohortCudaUniqueId* id, int64_t timeout_ms,
+                                   CohortCudaCommunicator** communicator) noexcept;
+CohortCudaError AllReduceSum(CohortCudaCommunicator* communicator,
+                             const CohortCudaTensor* inout) noexcept;
+CohortCudaError AllGather(CohortCudaCommunicator* communicator, const CohortCudaTensor* shard,
+                          const CohortCudaRange* parts, const CohortCudaTensor* out) noexcept;
+CohortCudaError Barrier(CohortCudaCommunicator* communicator) noexcept;
+CohortCudaError CommunicatorPoll(CohortCudaCommunicator* communicator, uint64_t* finished) noexcept;
+void CommunicatorAbort(CohortCudaCommunicator* communicator) noexcept;
+void CommunicatorDestroy(CohortCudaCommunicator* communicator) noexcept;
+
+}  // namespace cohort::cuda
+
+#endif  // COHORT_KERNELS_CUDA_ENTRIES_H_

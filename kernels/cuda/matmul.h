@@ -1,0 +1,20 @@
+// Kernels around cuBLASLt (matmul_plain.cu), launched by matmul.cc.
+#ifndef COHORT_KERNELS_CUDA_MATMUL_H_
+#define COHORT_KERNELS_CUDA_MATMUL_H_
+
+#include "kernels/cuda_plugin.h"
+
+namespace cohort::cuda {
+
+// The whole product without cuBLASLt: for shapes and alignments it does not take, and for rows of
+// no columns, where out is the bias or 0. `bias` may be null.
+void PlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
+                 const CohortCudaTensor& weight, const CohortCudaTensor* bias,
+                 const CohortCudaTensor& out);
+
+// out += bias. out [tokens, columns] fp32; bias [columns] bf16 or fp32.
+void AddBias(CohortCudaDevice* device, const CohortCudaTensor& bias, const CohortCudaTensor& out);
+
+}  // namespace cohort::cuda
+
+#endif  // COHORT_KERNELS_CUDA_MATMUL_H_

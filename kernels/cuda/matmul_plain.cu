@@ -1,0 +1,87 @@
+// A product without a library, and the bias that cuBLASLt cannot add.
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/rows.cuh"
+
+namespace cohort::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kBiasThreads = 256;
+
+// A warp computes one element of out; its lanes stride over the inner dimension. blockIdx.x is the
+// token, blockIdx.y a stretch of kWarps columns.
+template <class T, class Out>
+__global__ void PlainMatMulKernel(Rows<const T> x, Rows<const T> weight, int64_t inner,
+                                  const T* bias, int64_t columns, Rows<Out> out) {
+  const int64_t column = int64_t{blockIdx.y} * kWarps + threadIdx.x / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (column >= columns) {
+    return;
+  }
+  const T* left = x[blockIdx.x];
+  const T* right = weight[column];
+  float sum = 0;
+  for (int64_t i = lane; i < inner; i += 32) {
+    sum += ToFloat(left[i]) * ToFloat(right[i]);
+  }
+  sum = WarpSum(sum);
+  if (lane == 0) {
+    out[blockIdx.x][column] = FromFloat<Out>(bias != nullptr ? sum + ToFloat(bias[column]) : sum);
+  }
+}
+
+template <class T, class Out>
+void LaunchPlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
+                       const CohortCudaTensor& weight, const CohortCudaTensor* bias,
+                       const CohortCudaTensor& out) {
+  // gridDim.y ends at 65,535; a wider product (a vocabulary) goes in stretches.
+  constexpr int64_t kStretch = int64_t{65535} * kWarps;
+  for (int64_t begin = 0; begin < out.dims[1]; begin += kStretch) {
+    const int64_t columns = out.dims[1] - begin < kStretch ? out.dims[1] - begin : kStretch;
+    Rows<const T> weights = RowsOf<const T>(weight);
+    weights.data += begin * weights.stride;
+    Rows<Out> result = RowsOf<Out>(out);
+    result.data += begin;
+    const T* addend = bias != nullptr ? static_cast<const T*>(bias->data) + begin : nullptr;
+    const dim3 grid(static_cast<unsigned>(out.dims[0]),
+                    static_cast<unsigned>((columns + kWarps - 1) / kWarps));
+    PlainMatMulKernel<T, Out><<<grid, kWarps * 32, 0, device->stream>>>(
+        RowsOf<const T>(x), weights, x.dims[1], addend, columns, result);
+  }
+}
+
+// One block adds to one row.
+template <class T>
+__global__ void AddBiasKernel(const T* bias, int64_t columns, Rows<float> out) {
+  float* row = out[blockIdx.x];
+  for (int64_t column = threadIdx.x; column < columns; column += kBiasThreads) {
+    row[column] += ToFloat(bias[column]);
+  }
+}
+
+}  // namespace
+
+void PlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
+                 const CohortCudaTensor& weight, const CohortCudaTensor* bias,
+                 const CohortCudaTensor& out) {
+  if (x.dtype == kCohortCudaF32) {
+    LaunchPlainMatMul<float, float>(device, x, weight, bias, out);
+  } else if (out.dtype == kCohortCudaF32) {
+    LaunchPlainMatMul<BFloat16, float>(device, x, weight, bias, out);
+  } else {
+    LaunchPlainMatMul<BFloat16, BFloat16>(device, x, weight, bias, out);
+  }
+  CheckLaunch(device, "PlainMatMul");
+}
+
+void AddBias(CohortCudaDevice* device, const CohortCudaTensor& bias, const CohortCudaTensor& out) {
+  WithActivation(bias.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    AddBiasKernel<T><<<static_cast<unsigned>(out.dims[0]), kBiasThreads, 0, device->stream>>>(
+        static_cast<const T*>(bias.data), out.dims[1], RowsOf<float>(out));
+  });
+  CheckLaunch(device, "AddBias");
+}
+
+}  // namespace cohort::cuda

@@ -1,0 +1,46 @@
+// The one exported function of libcohort_cuda.so.
+#include "kernels/cuda/entries.h"
+#include "kernels/cuda_plugin.h"
+
+namespace cohort::cuda {
+namespace {
+
+constexpr CohortCudaTable kTable = {
+    .version = kCohortCudaTableVersion,
+    .bytes = sizeof(CohortCudaTable),
+    .device_count = DeviceCount,
+    .device_properties = DeviceProperties,
+    .device_create = DeviceCreate,
+    .device_destroy = DeviceDestroy,
+    .memory_allocate = MemoryAllocate,
+    .memory_free = MemoryFree,
+    .copy_from_host = CopyFromHost,
+    .copy_to_host = CopyToHost,
+    .synchronize = Synchronize,
+    .embed = Embed,
+    .rms_norm = RmsNorm,
+    .add_rms_norm = AddRmsNorm,
+    .mat_mul = MatMul,
+    .rope_and_store_kv = RopeAndStoreKv,
+    .paged_attention = PagedAttention,
+    .silu_multiply = SiluMultiply,
+    .gather_rows = GatherRows,
+    .sample = Sample,
+    .log_probability = LogProbability,
+    .unique_id_create = UniqueIdCreate,
+    .communicator_create = CommunicatorCreate,
+    .all_reduce_sum = AllReduceSum,
+    .all_gather = AllGather,
+    .barrier = Barrier,
+    .communicator_poll = CommunicatorPoll,
+    .communicator_abort = CommunicatorAbort,
+    .communicator_destroy = CommunicatorDestroy,
+};
+
+}  // namespace
+}  // namespace cohort::cuda
+
+extern "C" __attribute__((visibility("default"))) const CohortCudaTable* cohort_cuda_table(
+    uint32_t version) {
+  return version == kCohortCudaTableVersion ? &cohort::cuda::kTable : nullptr;
+}

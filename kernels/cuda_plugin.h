@@ -1,0 +1,190 @@
+/* The boundary between the core and libcohort_cuda.so: one exported C function that returns one
+ * versioned table of functions over plain structs. Nothing is thrown across it and no C++ type lies
+ * on it; kernels/plugin_device.h, kernels/plugin_ops.h and parallel/plugin_communicator.h adapt it
+ * to the interfaces of the core, kernels/cuda/ fills it.
+ *
+ * Any change of a struct or of the table raises the version. */
+#ifndef COHORT_KERNELS_CUDA_PLUGIN_H_
+#define COHORT_KERNELS_CUDA_PLUGIN_H_
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  kCohortCudaTableVersion = 1,
+  kCohortCudaMessageBytes = 512,
+  kCohortCudaUniqueIdBytes = 128,
+  kCohortCudaMaxRank = 4
+};
+
+enum CohortCudaCode {
+  kCohortCudaOk = 0,
+  kCohortCudaNotUsable = 1,       /* no driver, no such device */
+  kCohortCudaOutOfMemory = 2,     /* of the device */
+  kCohortCudaInvalidArgument = 3, /* a size this backend cannot serve */
+  kCohortCudaDeadline = 4,        /* a wait of a communicator took too long */
+  kCohortCudaAborted = 5,         /* communicator_abort was called */
+  kCohortCudaPeerLost = 6,        /* the network told that a rank is gone */
+  kCohortCudaFailed = 7           /* any other error of CUDA, cuBLASLt or NCCL */
+};
+
+/* `message` is one line without its end, terminated by 0, empty when code is kCohortCudaOk. */
+typedef struct CohortCudaError {
+  int32_t code;
+  char message[kCohortCudaMessageBytes];
+} CohortCudaError;
+
+enum CohortCudaDType { kCohortCudaF32 = 0, kCohortCudaBF16 = 1, kCohortCudaI32 = 2 };
+
+/* cohort::TensorView. `data` is device memory unless the function says otherwise. */
+typedef struct CohortCudaTensor {
+  void* data;
+  int64_t dims[kCohortCudaMaxRank]; /* outermost first, 0 beyond the rank */
+  int64_t row_stride;               /* elements between rows; inside a row all is dense */
+  int32_t dtype;
+  int32_t rank;
+} CohortCudaTensor;
+
+typedef struct CohortCudaProperties {
+  char name[128];
+  uint64_t memory_bytes;
+  int32_t compute_major;
+  int32_t compute_minor;
+  int32_t multiprocessors;
+  int32_t driver_version;  /* as CUDA writes it: 13000 is 13.0 */
+  int32_t runtime_version; /* what the plugin was built with */
+  int32_t nccl_version;    /* as NCCL writes it: 22809 is 2.28.9 */
+} CohortCudaProperties;
+
+/* cohort::RopeTable, BatchView, KvView, SamplingRow, Range. */
+typedef struct CohortCudaRope {
+  CohortCudaTensor cosine;
+  CohortCudaTensor sine;
+} CohortCudaRope;
+
+typedef struct CohortCudaBatch {
+  int64_t tokens;
+  int64_t sequences;
+  CohortCudaTensor positions;
+  CohortCudaTensor sequence_of_token;
+  CohortCudaTensor block_table;
+} CohortCudaBatch;
+
+typedef struct CohortCudaKv {
+  CohortCudaTensor keys;
+  CohortCudaTensor values;
+} CohortCudaKv;
+
+typedef struct CohortCudaSamplingRow {
+  float temperature;
+  float top_p;
+  int32_t top_k;
+  uint32_t sequence_index;
+  uint64_t seed;
+  uint64_t position;
+} CohortCudaSamplingRow;
+
+typedef struct CohortCudaRange {
+  int64_t begin;
+  int64_t end;
+} CohortCudaRange;
+
+typedef struct CohortCudaUniqueId {
+  char bytes[kCohortCudaUniqueIdBytes];
+} CohortCudaUniqueId;
+
+/* One device with its stream, its cuBLASLt handle and its workspaces. */
+typedef struct CohortCudaDevice CohortCudaDevice;
+/* One rank's end of an NCCL communicator. Must not outlive its device. */
+typedef struct CohortCudaCommunicator CohortCudaCommunicator;
+
+/* A null entry is a verb this backend does not have. Unless said otherwise an entry is called from
+ * the thread of the device's rank. Entries that return nothing enqueue; their first error sticks to
+ * the device and comes out of `synchronize`. Semantics of the operations: kernels/ops.h. */
+typedef struct CohortCudaTable {
+  uint32_t version;
+  uint32_t bytes; /* sizeof(CohortCudaTable) where the plugin was built */
+
+  /* Devices. */
+  CohortCudaError (*device_count)(int32_t* count);
+  CohortCudaError (*device_properties)(int32_t index, CohortCudaProperties* properties);
+  CohortCudaError (*device_create)(int32_t index, CohortCudaDevice** device);
+  void (*device_destroy)(CohortCudaDevice* device);
+  CohortCudaError (*memory_allocate)(CohortCudaDevice* device, uint64_t bytes, void** memory);
+  /* Any thread; also after the device object is gone. */
+  void (*memory_free)(int32_t index, void* memory);
+  void (*copy_from_host)(CohortCudaDevice* device, const void* source, void* destination,
+                         uint64_t bytes);
+  void (*copy_to_host)(CohortCudaDevice* device, const void* source, void* destination,
+                       uint64_t bytes);
+  /* Waits for the stream; the first error since the last call. */
+  CohortCudaError (*synchronize)(CohortCudaDevice* device);
+
+  /* The operations of kernels/ops.h. */
+  void (*embed)(CohortCudaDevice* device, const CohortCudaTensor* ids,
+                const CohortCudaTensor* table, int64_t first_row, const CohortCudaTensor* out);
+  void (*rms_norm)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                   const CohortCudaTensor* gamma, float eps, const CohortCudaTensor* out);
+  void (*add_rms_norm)(CohortCudaDevice* device, const CohortCudaTensor* residual,
+                       const CohortCudaTensor* x, const CohortCudaTensor* gamma, float eps,
+                       const CohortCudaTensor* out);
+  /* `bias` may be null. */
+  void (*mat_mul)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                  const CohortCudaTensor* weight, const CohortCudaTensor* bias,
+                  const CohortCudaTensor* out);
+  void (*rope_and_store_kv)(CohortCudaDevice* device, const CohortCudaTensor* qkv,
+                            int64_t query_heads, const CohortCudaRope* rope,
+                            const CohortCudaBatch* batch, const CohortCudaKv* kv);
+  /* `kv_head_of_query` is host memory, one entry per query head. */
+  void (*paged_attention)(CohortCudaDevice* device, const CohortCudaTensor* queries,
+                          const int32_t* kv_head_of_query, int64_t query_heads,
+                          const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
+                          const CohortCudaTensor* out);
+  void (*silu_multiply)(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
+                        const CohortCudaTensor* out);
+  void (*gather_rows)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                      const CohortCudaTensor* rows, const CohortCudaTensor* out);
+  /* `rows` is host memory, one entry per row of logits; it may be reused after the call. */
+  void (*sample)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                 const CohortCudaSamplingRow* rows, int64_t valid_ids, const CohortCudaTensor* out);
+  void (*log_probability)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                          const CohortCudaTensor* targets, const CohortCudaTensor* out);
+
+  /* Collectives over NCCL. The id is made by one rank that will live and handed to all. */
+  CohortCudaError (*unique_id_create)(CohortCudaUniqueId* id);
+  /* Waits for all `world` ranks, at most `timeout_ms`, which then also bounds every later wait of
+   * the host inside this communicator. */
+  CohortCudaError (*communicator_create)(CohortCudaDevice* device, int32_t world, int32_t rank,
+                                         const CohortCudaUniqueId* id, int64_t timeout_ms,
+                                         CohortCudaCommunicator** communicator);
+  /* The collectives of parallel/communicator.h. They enqueue on the device's stream; a wait of the
+   * host for NCCL's own launch is bounded by the timeout. */
+  CohortCudaError (*all_reduce_sum)(CohortCudaCommunicator* communicator,
+                                    const CohortCudaTensor* inout);
+  CohortCudaError (*all_gather)(CohortCudaCommunicator* communicator, const CohortCudaTensor* shard,
+                                const CohortCudaRange* parts, const CohortCudaTensor* out);
+  /* Returns when every rank has reached it on its stream. */
+  CohortCudaError (*barrier)(CohortCudaCommunicator* communicator);
+  /* Any thread. NCCL's asynchronous error, and how many of the collectives enqueued so far the
+   * device is known to have finished (a lower bound that later calls bring up to date). */
+  CohortCudaError (*communicator_poll)(CohortCudaCommunicator* communicator, uint64_t* finished);
+  /* Any thread, idempotent: kernels that wait for a peer leave, later calls return
+   * kCohortCudaAborted. */
+  void (*communicator_abort)(CohortCudaCommunicator* communicator);
+  /* Not while another thread is inside this communicator. Aborts what is still under way. */
+  void (*communicator_destroy)(CohortCudaCommunicator* communicator);
+} CohortCudaTable;
+
+/* The only symbol the plugin exports. Null when it does not speak `version`. The table lives as
+ * long as the library is loaded. */
+#define COHORT_CUDA_TABLE_SYMBOL "cohort_cuda_table"
+typedef const CohortCudaTable* (*CohortCudaTableFunction)(uint32_t version);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* COHORT_KERNELS_CUDA_PLUGIN_H_ */

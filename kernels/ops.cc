@@ -1,0 +1,214 @@
+#include "kernels/ops.h"
+
+#include <cmath>
+
+namespace cohort {
+namespace {
+
+constexpr int64_t kMaxHeadDim = 256;
+
+void CheckActivation(const TensorView& tensor, StringView name) {
+  CHECK(tensor.dtype == DType::kF32 || tensor.dtype == DType::kBF16)
+      << name << " holds " << NameOf(tensor.dtype) << ", not an activation dtype";
+}
+
+void CheckDType(const TensorView& tensor, DType dtype, StringView name) {
+  CHECK(tensor.dtype == dtype) << name << " holds " << NameOf(tensor.dtype) << ", expected "
+                               << NameOf(dtype);
+}
+
+void CheckShape(const TensorView& tensor, const Shape& shape, StringView name) {
+  CHECK(tensor.shape == shape) << name << " is " << tensor.shape.ToString() << ", expected "
+                               << shape.ToString();
+}
+
+void CheckRank(const TensorView& tensor, int rank, StringView name) {
+  CHECK_EQ(tensor.shape.rank(), rank) << name << " is " << tensor.shape.ToString();
+}
+
+// `count` int32 numbers in a row.
+void CheckIndices(const TensorView& indices, int64_t count, StringView name) {
+  CheckDType(indices, DType::kI32, name);
+  CheckShape(indices, Shape{count}, name);
+  CHECK(count <= 1 || indices.row_stride == 1) << name << " is strided";
+}
+
+void CheckNorm(const TensorView& x, const TensorView& gamma, float eps, const TensorView& out) {
+  CheckRank(x, 2, "RmsNorm x");
+  CheckActivation(x, "RmsNorm x");
+  CheckDType(gamma, x.dtype, "RmsNorm gamma");
+  CheckShape(gamma, Shape{x.columns()}, "RmsNorm gamma");
+  CHECK(x.columns() <= 1 || gamma.row_stride == 1) << "RmsNorm gamma is strided";
+  CheckDType(out, x.dtype, "RmsNorm out");
+  CheckShape(out, x.shape, "RmsNorm out");
+  CHECK(std::isfinite(eps) && eps >= 0) << "RmsNorm eps is " << eps;
+}
+
+void CheckBatch(const BatchView& batch, int64_t tokens) {
+  CHECK_EQ(batch.tokens, tokens) << "rows of the batch";
+  CheckIndices(batch.positions, tokens, "batch positions");
+  CheckIndices(batch.sequence_of_token, tokens, "batch sequence_of_token");
+  CheckRank(batch.block_table, 2, "batch block_table");
+  CheckDType(batch.block_table, DType::kI32, "batch block_table");
+  CHECK_EQ(batch.block_table.rows(), batch.sequences) << "rows of block_table";
+}
+
+void CheckKv(const KvView& kv, DType dtype) {
+  CheckRank(kv.keys, 4, "KV keys");
+  CheckDType(kv.keys, dtype, "KV keys");
+  CheckDType(kv.values, dtype, "KV values");
+  CheckShape(kv.values, kv.keys.shape, "KV values");
+  CHECK_GT(kv.block_size(), 0) << "KV block size";
+  CHECK(kv.head_dim() % 2 == 0 && kv.head_dim() <= kMaxHeadDim)
+      << "head_dim " << kv.head_dim() << " is odd or above " << kMaxHeadDim;
+}
+
+void CheckSamplingRow(const SamplingRow& row) {
+  CHECK(std::isfinite(row.temperature) && row.temperature >= 0)
+      << "temperature is " << row.temperature;
+  CHECK(row.top_p > 0 && row.top_p <= 1) << "top_p is " << row.top_p;
+  CHECK_GE(row.top_k, 0) << "top_k";
+}
+
+}  // namespace
+
+void Ops::Embed(TensorView ids, TensorView table, int64_t first_row, TensorView out) {
+  CheckRank(table, 2, "Embed table");
+  CheckActivation(table, "Embed table");
+  CheckRank(out, 2, "Embed out");
+  CheckIndices(ids, out.rows(), "Embed ids");
+  CHECK_EQ(out.columns(), table.columns()) << "Embed hidden size";
+  CHECK(out.dtype == table.dtype || out.dtype == DType::kF32)
+      << "Embed out holds " << NameOf(out.dtype) << ", the table " << NameOf(table.dtype);
+  CHECK_GE(first_row, 0) << "Embed first_row";
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoEmbed(ids, table, first_row, out);
+  }
+}
+
+void Ops::RmsNorm(TensorView x, TensorView gamma, float eps, TensorView out) {
+  CheckNorm(x, gamma, eps, out);
+  if (x.rows() > 0 && x.columns() > 0) {
+    DoRmsNorm(x, gamma, eps, out);
+  }
+}
+
+void Ops::AddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps,
+                     TensorView out) {
+  CheckNorm(residual, gamma, eps, out);
+  CheckShape(x, residual.shape, "AddRmsNorm x");
+  CHECK(x.dtype == residual.dtype || x.dtype == DType::kF32)
+      << "AddRmsNorm x holds " << NameOf(x.dtype) << ", the residual " << NameOf(residual.dtype);
+  if (residual.rows() > 0 && residual.columns() > 0) {
+    DoAddRmsNorm(residual, x, gamma, eps, out);
+  }
+}
+
+void Ops::MatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) {
+  CheckRank(x, 2, "MatMul x");
+  CheckActivation(x, "MatMul x");
+  CheckRank(w.data, 2, "MatMul w");
+  CheckDType(w.data, x.dtype, "MatMul w");
+  CHECK_EQ(x.columns(), w.data.columns()) << "MatMul inner dimension";
+  CheckShape(out, Shape{x.rows(), w.data.rows()}, "MatMul out");
+  CHECK(out.dtype == x.dtype || out.dtype == DType::kF32)
+      << "MatMul out holds " << NameOf(out.dtype) << ", x " << NameOf(x.dtype);
+  if (bias != nullptr) {
+    CheckDType(*bias, x.dtype, "MatMul bias");
+    CheckShape(*bias, Shape{out.columns()}, "MatMul bias");
+    CHECK(out.columns() <= 1 || bias->row_stride == 1) << "MatMul bias is strided";
+  }
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoMatMul(x, w, bias, out);
+  }
+}
+
+void Ops::RopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
+                         const BatchView& batch, const KvView& kv) {
+  CheckRank(qkv, 2, "RopeAndStoreKv qkv");
+  CheckActivation(qkv, "RopeAndStoreKv qkv");
+  CheckKv(kv, qkv.dtype);
+  CheckBatch(batch, qkv.rows());
+  CHECK_GE(query_heads, 0);
+  CHECK_EQ(qkv.columns(), (query_heads + 2 * kv.kv_heads()) * kv.head_dim())
+      << "RopeAndStoreKv columns";
+  CheckRank(rope.cosine, 2, "rope cosine");
+  CheckDType(rope.cosine, DType::kF32, "rope cosine");
+  CheckDType(rope.sine, DType::kF32, "rope sine");
+  CheckShape(rope.sine, rope.cosine.shape, "rope sine");
+  CHECK_EQ(rope.cosine.columns(), kv.head_dim() / 2) << "columns of the rope table";
+  if (qkv.rows() > 0 && qkv.columns() > 0) {
+    DoRopeAndStoreKv(qkv, query_heads, rope, batch, kv);
+  }
+}
+
+void Ops::PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                         const BatchView& batch, const KvView& kv, float scale, TensorView out) {
+  CheckRank(queries, 2, "PagedAttention queries");
+  CheckActivation(queries, "PagedAttention queries");
+  CheckKv(kv, queries.dtype);
+  CheckBatch(batch, queries.rows());
+  const int64_t query_heads = static_cast<int64_t>(kv_head_of_query.size());
+  CHECK_EQ(queries.columns(), query_heads * kv.head_dim()) << "PagedAttention columns";
+  for (const int32_t kv_head : kv_head_of_query) {
+    CHECK(kv_head >= 0 && kv_head < kv.kv_heads())
+        << "KV head " << kv_head << " of " << kv.kv_heads();
+  }
+  CHECK(std::isfinite(scale)) << "PagedAttention scale is " << scale;
+  CheckDType(out, queries.dtype, "PagedAttention out");
+  CheckShape(out, queries.shape, "PagedAttention out");
+  if (queries.rows() > 0 && queries.columns() > 0) {
+    DoPagedAttention(queries, kv_head_of_query, batch, kv, scale, out);
+  }
+}
+
+void Ops::SiluMultiply(TensorView gate_up, TensorView out) {
+  CheckRank(out, 2, "SiluMultiply out");
+  CheckActivation(out, "SiluMultiply out");
+  CheckDType(gate_up, out.dtype, "SiluMultiply gate_up");
+  CheckShape(gate_up, Shape{out.rows(), 2 * out.columns()}, "SiluMultiply gate_up");
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoSiluMultiply(gate_up, out);
+  }
+}
+
+void Ops::GatherRows(TensorView x, TensorView rows, TensorView out) {
+  CheckRank(x, 2, "GatherRows x");
+  CheckRank(out, 2, "GatherRows out");
+  CheckDType(out, x.dtype, "GatherRows out");
+  CheckIndices(rows, out.rows(), "GatherRows rows");
+  CHECK_EQ(out.columns(), x.columns()) << "GatherRows columns";
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoGatherRows(x, rows, out);
+  }
+}
+
+void Ops::Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
+                 TensorView out) {
+  CheckRank(logits, 2, "Sample logits");
+  CheckDType(logits, DType::kF32, "Sample logits");
+  CHECK_EQ(logits.rows(), static_cast<int64_t>(rows.size())) << "Sample rows";
+  CHECK(valid_ids >= 0 && valid_ids <= logits.columns())
+      << "Sample valid_ids is " << valid_ids << " of " << logits.columns();
+  CheckIndices(out, logits.rows(), "Sample out");
+  for (const SamplingRow& row : rows) {
+    CheckSamplingRow(row);
+  }
+  if (logits.rows() > 0) {
+    DoSample(logits, rows, valid_ids, out);
+  }
+}
+
+void Ops::LogProbability(TensorView logits, TensorView targets, TensorView out) {
+  CheckRank(logits, 2, "LogProbability logits");
+  CheckDType(logits, DType::kF32, "LogProbability logits");
+  CheckIndices(targets, logits.rows(), "LogProbability targets");
+  CheckDType(out, DType::kF32, "LogProbability out");
+  CheckShape(out, Shape{logits.rows()}, "LogProbability out");
+  CHECK(out.rows() <= 1 || out.row_stride == 1) << "LogProbability out is strided";
+  if (logits.rows() > 0) {
+    DoLogProbability(logits, targets, out);
+  }
+}
+
+}  // namespace cohort

@@ -1,0 +1,125 @@
+#include "kernels/plugin_ops.h"
+
+#include <cstddef>
+#include <vector>
+
+namespace cohort {
+namespace {
+
+static_assert(static_cast<int>(DType::kF32) == kCohortCudaF32);
+static_assert(static_cast<int>(DType::kBF16) == kCohortCudaBF16);
+static_assert(static_cast<int>(DType::kI32) == kCohortCudaI32);
+static_assert(Shape::kMaxRank == kCohortCudaMaxRank);
+
+CohortCudaBatch ToPlugin(const BatchView& batch) {
+  return {batch.tokens, batch.sequences, ToPlugin(batch.positions),
+          ToPlugin(batch.sequence_of_token), ToPlugin(batch.block_table)};
+}
+
+CohortCudaKv ToPlugin(const KvView& kv) { return {ToPlugin(kv.keys), ToPlugin(kv.values)}; }
+
+CohortCudaSamplingRow ToPlugin(const SamplingRow& row) {
+  return {row.temperature, row.top_p, row.top_k, row.sequence_index, row.seed, row.position};
+}
+
+}  // namespace
+
+CohortCudaTensor ToPlugin(const TensorView& view) {
+  CohortCudaTensor tensor{};
+  tensor.data = view.data;
+  tensor.dtype = static_cast<int32_t>(view.dtype);
+  tensor.rank = view.shape.rank();
+  for (int axis = 0; axis < view.shape.rank(); ++axis) {
+    tensor.dims[axis] = view.shape[axis];
+  }
+  tensor.row_stride = view.row_stride;
+  return tensor;
+}
+
+void PluginOps::DoEmbed(TensorView ids, TensorView table, int64_t first_row, TensorView out) {
+  const CohortCudaTensor plugin_ids = ToPlugin(ids);
+  const CohortCudaTensor plugin_table = ToPlugin(table);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->embed(device_, &plugin_ids, &plugin_table, first_row, &plugin_out);
+}
+
+void PluginOps::DoRmsNorm(TensorView x, TensorView gamma, float eps, TensorView out) {
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_gamma = ToPlugin(gamma);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->rms_norm(device_, &plugin_x, &plugin_gamma, eps, &plugin_out);
+}
+
+void PluginOps::DoAddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps,
+                             TensorView out) {
+  const CohortCudaTensor plugin_residual = ToPlugin(residual);
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_gamma = ToPlugin(gamma);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->add_rms_norm(device_, &plugin_residual, &plugin_x, &plugin_gamma, eps, &plugin_out);
+}
+
+void PluginOps::DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) {
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_weight = ToPlugin(w.data);
+  const CohortCudaTensor plugin_bias = bias != nullptr ? ToPlugin(*bias) : CohortCudaTensor{};
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->mat_mul(device_, &plugin_x, &plugin_weight, bias != nullptr ? &plugin_bias : nullptr,
+                  &plugin_out);
+}
+
+void PluginOps::DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
+                                 const BatchView& batch, const KvView& kv) {
+  const CohortCudaTensor plugin_qkv = ToPlugin(qkv);
+  const CohortCudaRope plugin_rope = {ToPlugin(rope.cosine), ToPlugin(rope.sine)};
+  const CohortCudaBatch plugin_batch = ToPlugin(batch);
+  const CohortCudaKv plugin_kv = ToPlugin(kv);
+  table_->rope_and_store_kv(device_, &plugin_qkv, query_heads, &plugin_rope, &plugin_batch,
+                            &plugin_kv);
+}
+
+void PluginOps::DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                                 const BatchView& batch, const KvView& kv, float scale,
+                                 TensorView out) {
+  const CohortCudaTensor plugin_queries = ToPlugin(queries);
+  const CohortCudaBatch plugin_batch = ToPlugin(batch);
+  const CohortCudaKv plugin_kv = ToPlugin(kv);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->paged_attention(device_, &plugin_queries, kv_head_of_query.data(),
+                          static_cast<int64_t>(kv_head_of_query.size()), &plugin_batch, &plugin_kv,
+                          scale, &plugin_out);
+}
+
+void PluginOps::DoSiluMultiply(TensorView gate_up, TensorView out) {
+  const CohortCudaTensor plugin_gate_up = ToPlugin(gate_up);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->silu_multiply(device_, &plugin_gate_up, &plugin_out);
+}
+
+void PluginOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_rows = ToPlugin(rows);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->gather_rows(device_, &plugin_x, &plugin_rows, &plugin_out);
+}
+
+void PluginOps::DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
+                         TensorView out) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  std::vector<CohortCudaSamplingRow> plugin_rows;
+  plugin_rows.reserve(rows.size());
+  for (const SamplingRow& row : rows) {
+    plugin_rows.push_back(ToPlugin(row));
+  }
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->sample(device_, &plugin_logits, plugin_rows.data(), valid_ids, &plugin_out);
+}
+
+void PluginOps::DoLogProbability(TensorView logits, TensorView targets, TensorView out) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaTensor plugin_targets = ToPlugin(targets);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->log_probability(device_, &plugin_logits, &plugin_targets, &plugin_out);
+}
+
+}  // namespace cohort

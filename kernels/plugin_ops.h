@@ -1,0 +1,42 @@
+// The operations of kernels/ops.h as calls into the plugin's table. Owned by PluginDevice.
+#ifndef COHORT_KERNELS_PLUGIN_OPS_H_
+#define COHORT_KERNELS_PLUGIN_OPS_H_
+
+#include "kernels/cuda_plugin.h"
+#include "kernels/ops.h"
+
+namespace cohort {
+
+// A tensor as the boundary writes it.
+CohortCudaTensor ToPlugin(const TensorView& view);
+
+class PluginOps : public Ops {
+ public:
+  PluginOps(const CohortCudaTable* table, CohortCudaDevice* device)
+      : table_(table), device_(device) {}
+
+ protected:
+  void DoEmbed(TensorView ids, TensorView table, int64_t first_row, TensorView out) override;
+  void DoRmsNorm(TensorView x, TensorView gamma, float eps, TensorView out) override;
+  void DoAddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps,
+                    TensorView out) override;
+  void DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) override;
+  void DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
+                        const BatchView& batch, const KvView& kv) override;
+  void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                        const BatchView& batch, const KvView& kv, float scale,
+                        TensorView out) override;
+  void DoSiluMultiply(TensorView gate_up, TensorView out) override;
+  void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
+  void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
+                TensorView out) override;
+  void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
+
+ private:
+  const CohortCudaTable* table_;
+  CohortCudaDevice* device_;  // owned by the device
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_KERNELS_PLUGIN_OPS_H_

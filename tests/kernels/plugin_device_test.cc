@@ -1,0 +1,272 @@
+#include "kernels/plugin_device.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+// The other side of the boundary, over host memory: it notes what arrives. The adapters are what
+// is tested; the CUDA backend itself is tested through Device::Create where there is a device.
+struct CohortCudaDevice {
+  std::string verb;
+  std::vector<CohortCudaTensor> tensors;
+  std::vector<CohortCudaSamplingRow> sampling_rows;
+  std::vector<int32_t> heads;
+  int64_t number = 0;
+  float real = 0;
+  bool is_out_of_memory = false;
+  bool is_destroyed = false;
+  CohortCudaError error{};
+
+  template <class... Tensors>
+  void Note(const char* name, const Tensors*... seen) {
+    verb = name;
+    tensors = {*seen...};
+  }
+};
+
+namespace cohort {
+namespace {
+
+using ::testing::ElementsAre;
+
+using D = CohortCudaDevice;
+using T = CohortCudaTensor;
+
+CohortCudaError Allocate(D* device, uint64_t bytes, void** memory) {
+  CohortCudaError error{};
+  if (device->is_out_of_memory) {
+    error.code = kCohortCudaOutOfMemory;
+    std::snprintf(error.message, sizeof(error.message), "cannot allocate %d bytes",
+                  static_cast<int>(bytes));
+    return error;
+  }
+  *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  return error;
+}
+
+CohortCudaTable MakeTable() {
+  CohortCudaTable table{};
+  table.version = kCohortCudaTableVersion;
+  table.bytes = sizeof(table);
+  table.device_destroy = [](D* device) { device->is_destroyed = true; };
+  table.memory_allocate = Allocate;
+  table.memory_free = [](int32_t index, void* memory) {
+    EXPECT_EQ(index, 3);
+    std::free(memory);
+  };
+  table.copy_from_host = [](D*, const void* source, void* destination, uint64_t bytes) {
+    std::memcpy(destination, source, bytes);
+  };
+  table.copy_to_host = table.copy_from_host;
+  table.synchronize = [](D* device) { return std::exchange(device->error, CohortCudaError{}); };
+  table.embed = [](D* d, const T* ids, const T* rows, int64_t first_row, const T* out) {
+    d->Note("embed", ids, rows, out);
+    d->number = first_row;
+  };
+  table.rms_norm = [](D* d, const T* x, const T* gamma, float eps, const T* out) {
+    d->Note("rms_norm", x, gamma, out);
+    d->real = eps;
+  };
+  table.add_rms_norm = [](D* d, const T* residual, const T* x, const T* gamma, float eps,
+                          const T* out) {
+    d->Note("add_rms_norm", residual, x, gamma, out);
+    d->real = eps;
+  };
+  table.mat_mul = [](D* d, const T* x, const T* weight, const T* bias, const T* out) {
+    d->Note("mat_mul", x, weight, out);
+    if (bias != nullptr) {
+      d->tensors.push_back(*bias);
+    }
+  };
+  table.rope_and_store_kv = [](D* d, const T* qkv, int64_t query_heads, const CohortCudaRope* rope,
+                               const CohortCudaBatch* batch, const CohortCudaKv* kv) {
+    d->Note("rope_and_store_kv", qkv, &rope->cosine, &rope->sine, &batch->positions,
+            &batch->sequence_of_token, &batch->block_table, &kv->keys, &kv->values);
+    d->number = query_heads;
+  };
+  table.paged_attention = [](D* d, const T* queries, const int32_t* heads, int64_t query_heads,
+                             const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
+                             const T* out) {
+    d->Note("paged_attention", queries, &batch->positions, &batch->sequence_of_token,
+            &batch->block_table, &kv->keys, &kv->values, out);
+    d->heads.assign(heads, heads + query_heads);
+    d->real = scale;
+  };
+  table.silu_multiply = [](D* d, const T* x, const T* out) { d->Note("silu_multiply", x, out); };
+  table.gather_rows = [](D* d, const T* x, const T* rows, const T* out) {
+    d->Note("gather_rows", x, rows, out);
+  };
+  table.sample = [](D* d, const T* logits, const CohortCudaSamplingRow* rows, int64_t valid_ids,
+                    const T* out) {
+    d->Note("sample", logits, out);
+    d->sampling_rows.assign(rows, rows + logits->dims[0]);
+    d->number = valid_ids;
+  };
+  table.log_probability = [](D* d, const T* logits, const T* targets, const T* out) {
+    d->Note("log_probability", logits, targets, out);
+  };
+  return table;
+}
+
+class PluginDeviceTest : public testing::Test {
+ protected:
+  // A view that must arrive unchanged; its address is never read.
+  TensorView View(Shape shape, DType dtype) {
+    next_address_ += 0x1000;
+    return TensorView(reinterpret_cast<void*>(next_address_), dtype, shape);
+  }
+  // The addresses of what arrived, in order.
+  std::vector<void*> Arrived() const {
+    std::vector<void*> addresses;
+    for (const CohortCudaTensor& tensor : other_side_.tensors) {
+      addresses.push_back(tensor.data);
+    }
+    return addresses;
+  }
+
+  uintptr_t next_address_ = 0x10000;
+  CohortCudaTable table_ = MakeTable();
+  CohortCudaDevice other_side_;
+  PluginDevice device_{&table_, &other_side_, 3, "cuda:3 something"};
+};
+
+TEST_F(PluginDeviceTest, CopiesThroughTheTable) {
+  const std::vector<float> numbers = {1, 2, 3, 4, 5, 6};
+  absl::StatusOr<Tensor> tensor = device_.Allocate({2, 3}, DType::kF32);
+  ASSERT_TRUE(tensor.ok());
+  device_.CopyFromHost(numbers.data(), tensor->view());
+  std::vector<float> back(6);
+  device_.CopyToHost(tensor->view(), back.data());
+  EXPECT_EQ(back, numbers);
+  EXPECT_EQ(device_.kind(), "cuda");
+}
+
+TEST_F(PluginDeviceTest, TensorsMayOutliveTheDevice) {
+  auto other_side = std::make_unique<CohortCudaDevice>();
+  auto device = std::make_unique<PluginDevice>(&table_, other_side.get(), 3, "");
+  absl::StatusOr<Tensor> tensor = device->Allocate({0, 3}, DType::kBF16);
+  ASSERT_TRUE(tensor.ok());
+  EXPECT_NE(tensor->view().data, nullptr);
+  device.reset();
+  EXPECT_TRUE(other_side->is_destroyed);
+  other_side.reset();
+}
+
+TEST_F(PluginDeviceTest, RunningOutOfMemoryIsResourceExhausted) {
+  other_side_.is_out_of_memory = true;
+  const absl::Status status = device_.Allocate({2, 3}, DType::kF32).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "cannot allocate 24 bytes");
+}
+
+TEST_F(PluginDeviceTest, SynchronizeNamesTheDeviceOnce) {
+  other_side_.error.code = kCohortCudaFailed;
+  std::strcpy(other_side_.error.message, "RmsNorm: too bad");
+  const absl::Status status = device_.Synchronize();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.message(), "cuda:3: RmsNorm: too bad");
+  EXPECT_TRUE(device_.Synchronize().ok());
+}
+
+TEST_F(PluginDeviceTest, ViewsKeepShapeTypeAndStride) {
+  const TensorView x(reinterpret_cast<void*>(0x1000), DType::kBF16, {3, 4}, 10);
+  const CohortCudaTensor plugin = ToPlugin(x);
+  EXPECT_EQ(plugin.data, x.data);
+  EXPECT_EQ(plugin.rank, 2);
+  EXPECT_THAT(plugin.dims, ElementsAre(3, 4, 0, 0));
+  EXPECT_EQ(plugin.row_stride, 10);
+  EXPECT_EQ(plugin.dtype, kCohortCudaBF16);
+}
+
+TEST_F(PluginDeviceTest, PointwiseVerbsArrive) {
+  const TensorView x = View({2, 8}, DType::kF32);
+  const TensorView out = View({2, 8}, DType::kF32);
+  const TensorView gamma = View({8}, DType::kF32);
+  const TensorView ids = View({2}, DType::kI32);
+  const TensorView half = View({2, 4}, DType::kF32);
+  device_.ops().Embed(ids, View({5, 8}, DType::kF32), 7, out);
+  EXPECT_EQ(other_side_.verb, "embed");
+  EXPECT_EQ(other_side_.number, 7);
+  EXPECT_EQ(other_side_.tensors[0].data, ids.data);
+  device_.ops().RmsNorm(x, gamma, 0.5f, out);
+  EXPECT_EQ(other_side_.verb, "rms_norm");
+  EXPECT_EQ(other_side_.real, 0.5f);
+  EXPECT_THAT(Arrived(), ElementsAre(x.data, gamma.data, out.data));
+  const TensorView residual = View({2, 8}, DType::kF32);
+  device_.ops().AddRmsNorm(residual, x, gamma, 0.25f, out);
+  EXPECT_EQ(other_side_.verb, "add_rms_norm");
+  EXPECT_EQ(other_side_.real, 0.25f);
+  EXPECT_THAT(Arrived(), ElementsAre(residual.data, x.data, gamma.data, out.data));
+  device_.ops().SiluMultiply(x, half);
+  EXPECT_EQ(other_side_.verb, "silu_multiply");
+  EXPECT_THAT(Arrived(), ElementsAre(x.data, half.data));
+  device_.ops().GatherRows(x, ids, out);
+  EXPECT_EQ(other_side_.verb, "gather_rows");
+  EXPECT_THAT(Arrived(), ElementsAre(x.data, ids.data, out.data));
+}
+
+TEST_F(PluginDeviceTest, MatMulArrivesWithAndWithoutBias) {
+  const TensorView x = View({2, 8}, DType::kBF16);
+  const Weight weight = {View({4, 8}, DType::kBF16)};
+  const TensorView bias = View({4}, DType::kBF16);
+  const TensorView out = View({2, 4}, DType::kF32);
+  device_.ops().MatMul(x, weight, nullptr, out);
+  EXPECT_EQ(other_side_.verb, "mat_mul");
+  EXPECT_THAT(Arrived(), ElementsAre(x.data, weight.data.data, out.data));
+  device_.ops().MatMul(x, weight, &bias, out);
+  EXPECT_THAT(Arrived(), ElementsAre(x.data, weight.data.data, out.data, bias.data));
+}
+
+TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
+  const TensorView qkv = View({2, 32}, DType::kF32);
+  const TensorView queries = View({2, 16}, DType::kF32);
+  const TensorView out = View({2, 16}, DType::kF32);
+  const RopeTable rope = {View({9, 4}, DType::kF32), View({9, 4}, DType::kF32)};
+  const BatchView batch = {2, 1, View({2}, DType::kI32), View({2}, DType::kI32),
+                           View({1, 3}, DType::kI32)};
+  const KvView kv = {View({3, 1, 4, 8}, DType::kF32), View({3, 1, 4, 8}, DType::kF32)};
+  device_.ops().RopeAndStoreKv(qkv, 2, rope, batch, kv);
+  EXPECT_EQ(other_side_.verb, "rope_and_store_kv");
+  EXPECT_EQ(other_side_.number, 2);
+  EXPECT_THAT(Arrived(), ElementsAre(qkv.data, rope.cosine.data, rope.sine.data,
+                                     batch.positions.data, batch.sequence_of_token.data,
+                                     batch.block_table.data, kv.keys.data, kv.values.data));
+  device_.ops().PagedAttention(queries, {0, 0}, batch, kv, 0.5f, out);
+  EXPECT_EQ(other_side_.verb, "paged_attention");
+  EXPECT_THAT(other_side_.heads, ElementsAre(0, 0));
+  EXPECT_EQ(other_side_.real, 0.5f);
+  EXPECT_THAT(Arrived(),
+              ElementsAre(queries.data, batch.positions.data, batch.sequence_of_token.data,
+                          batch.block_table.data, kv.keys.data, kv.values.data, out.data));
+  EXPECT_THAT(other_side_.tensors[4].dims, ElementsAre(3, 1, 4, 8));
+}
+
+TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
+  const TensorView logits = View({1, 10}, DType::kF32);
+  const TensorView ids = View({1}, DType::kI32);
+  const TensorView out = View({1}, DType::kF32);
+  device_.ops().Sample(logits, {SamplingRow{0.5f, 0.25f, 6, 7, 8, 9}}, 5, ids);
+  EXPECT_EQ(other_side_.verb, "sample");
+  EXPECT_EQ(other_side_.number, 5);
+  ASSERT_EQ(other_side_.sampling_rows.size(), 1u);
+  const CohortCudaSamplingRow& row = other_side_.sampling_rows[0];
+  EXPECT_EQ(row.temperature, 0.5f);
+  EXPECT_EQ(row.top_p, 0.25f);
+  EXPECT_EQ(row.top_k, 6);
+  EXPECT_EQ(row.seed, 7u);
+  EXPECT_EQ(row.sequence_index, 8u);
+  EXPECT_EQ(row.position, 9u);
+  device_.ops().LogProbability(logits, ids, out);
+  EXPECT_EQ(other_side_.verb, "log_probability");
+  EXPECT_THAT(Arrived(), ElementsAre(logits.data, ids.data, out.data));
+}
+
+}  // namespace
+}  // namespace cohort
