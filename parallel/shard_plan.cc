@@ -1,0 +1,153 @@
+#include "parallel/shard_plan.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/check.h"
+#include "parallel/group_cuts.h"
+#include "parallel/head_split.h"
+
+namespace cohort {
+namespace {
+
+constexpr int64_t kMaxQueryHeads = 1024;
+constexpr int64_t kMaxWorld = 1 << 20;
+constexpr double kMaxBytes = 1e18;  // keeps every sum of bytes inside int64
+
+absl::Status CheckDims(const ModelDims& dims) {
+  const std::pair<StringView, int64_t> values[] = {
+      {"hidden", dims.hidden},           {"layers", dims.layers},
+      {"query_heads", dims.query_heads}, {"kv_heads", dims.kv_heads},
+      {"head_dim", dims.head_dim},       {"ffn_columns", dims.ffn_columns},
+      {"vocabulary", dims.vocabulary},   {"weight_bytes", dims.weight_bytes},
+      {"kv_bytes", dims.kv_bytes},
+  };
+  for (const auto& [name, value] : values) {
+    if (value < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; it must be >= 1"));
+    }
+  }
+  if (dims.query_heads > kMaxQueryHeads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("query_heads is ", dims.query_heads, "; it must be in 1..", kMaxQueryHeads));
+  }
+  if (dims.query_heads % dims.kv_heads != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv_heads is ", dims.kv_heads, "; it must divide query_heads ", dims.query_heads));
+  }
+  // In floating point, where nothing overflows; a factor 4 covers all matrices of a layer.
+  const auto wide = [](int64_t value) { return static_cast<double>(value); };
+  const double layer = (wide(dims.hidden) + wide(ShardPlan::kPlanContextTokens)) *
+                       (wide(dims.query_heads) * wide(dims.head_dim) + wide(dims.ffn_columns) + 1);
+  const double bytes = 4 * wide(std::max(dims.weight_bytes, dims.kv_bytes)) *
+                       (wide(dims.layers) * layer + wide(dims.hidden) * wide(dims.vocabulary));
+  if (bytes > kMaxBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("the dimensions describe a model of about ",
+                                                   bytes, " bytes; the limit is ", kMaxBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckParallelism(const ModelDims& dims, const Parallelism& parallelism, int rank) {
+  if (parallelism.tp < 1 || parallelism.tp > dims.query_heads) {
+    return absl::InvalidArgumentError(absl::StrCat("tp is ", parallelism.tp, "; a model of ",
+                                                   dims.query_heads, " query heads is cut over 1..",
+                                                   dims.query_heads, " ranks"));
+  }
+  const int64_t max_dp = kMaxWorld / parallelism.tp;
+  if (parallelism.dp < 1 || parallelism.dp > max_dp) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dp is ", parallelism.dp, "; it must be in 1..", max_dp));
+  }
+  const int world = parallelism.world();
+  if (parallelism.ep < 1 || world % parallelism.ep != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "ep is ", parallelism.ep, "; it must be >= 1 and divide the world of ", world, " ranks"));
+  }
+  if (rank < 0 || rank >= world) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank is ", rank, "; it must be in 0..", world - 1));
+  }
+  return absl::OkStatus();
+}
+
+RankList Strided(int begin, int count, int stride) {
+  RankList ranks;
+  for (int i = 0; i < count; ++i) {
+    ranks.push_back(begin + i * stride);
+  }
+  return ranks;
+}
+
+void CheckInWorld(const Parallelism& parallelism, int rank) {
+  CHECK_GE(rank, 0);
+  CHECK_LT(rank, parallelism.world());
+}
+
+}  // namespace
+
+RankList TensorGroup(const Parallelism& parallelism, int rank) {
+  CheckInWorld(parallelism, rank);
+  return Strided(rank - rank % parallelism.tp, parallelism.tp, 1);
+}
+
+RankList WorldGroup(const Parallelism& parallelism) { return Strided(0, parallelism.world(), 1); }
+
+RankList DataGroup(const Parallelism& parallelism, int rank) {
+  CheckInWorld(parallelism, rank);
+  return Strided(rank % parallelism.tp, parallelism.dp, parallelism.tp);
+}
+
+RankList ExpertGroup(const Parallelism& parallelism, int rank) {
+  CheckInWorld(parallelism, rank);
+  CHECK_EQ(parallelism.world() % parallelism.ep, 0);
+  const int members = parallelism.world() / parallelism.ep;
+  return Strided(rank - rank % members, members, 1);
+}
+
+absl::StatusOr<ShardPlan> ShardPlan::Make(const ModelDims& dims, const Parallelism& parallelism,
+                                          int rank) {
+  RETURN_IF_ERROR(CheckDims(dims));
+  RETURN_IF_ERROR(CheckParallelism(dims, parallelism, rank));
+  GroupCuts cuts = CutGroup(dims, parallelism.tp);
+  const int group_rank = rank % parallelism.tp;
+
+  ShardPlan plan;
+  plan.rank_ = rank;
+  plan.dims_ = dims;
+  plan.parallelism_ = parallelism;
+  plan.query_heads_ = cuts.query_heads[group_rank];
+  plan.ffn_columns_ = cuts.ffn_columns[group_rank];
+  plan.vocabulary_ = cuts.vocabulary[group_rank];
+  plan.vocabulary_parts_ = std::move(cuts.vocabulary);
+  const HeadCosts heads = ReadCostsOf(dims).heads;
+  plan.kv_heads_ = KvHeadsOf(heads, plan.query_heads_);
+  for (int64_t head = plan.query_heads_.begin; head < plan.query_heads_.end; ++head) {
+    plan.kv_head_of_query_.push_back(
+        static_cast<int32_t>(KvHeadsOf(heads, {head, head + 1}).begin - plan.kv_heads_.begin));
+  }
+  plan.bytes_per_token_ = cuts.bytes[group_rank];
+  double sum = 0;
+  for (const int64_t bytes : cuts.bytes) {
+    sum += static_cast<double>(bytes);
+  }
+  plan.imbalance_ = std::max(
+      1.0, static_cast<double>(cuts.slowest()) * static_cast<double>(cuts.bytes.size()) / sum);
+  return plan;
+}
+
+int64_t ShardPlan::weight_bytes() const {
+  const int64_t matrices = 2 * query_heads_.size() + 2 * kv_heads_.size();
+  const int64_t biases = query_heads_.size() + 2 * kv_heads_.size();
+  const int64_t layer = (matrices * dims_.hidden + biases) * dims_.head_dim +
+                        3 * ffn_columns_.size() * dims_.hidden + 2 * dims_.hidden;
+  // A tied head is the embedding; otherwise both are cut along the same rows.
+  const int64_t tables = (dims_.tied_embeddings ? 1 : 2) * vocabulary_.size() * dims_.hidden;
+  return (dims_.layers * layer + tables + dims_.hidden) * dims_.weight_bytes;
+}
+
+int64_t ShardPlan::kv_bytes_per_token() const {
+  return 2 * dims_.layers * kv_heads_.size() * dims_.head_dim * dims_.kv_bytes;
+}
+
+}  // namespace cohort

@@ -1,0 +1,239 @@
+#include "parallel/plugin_communicator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/plugin_device.h"
+
+// The other side of the boundary without NCCL: it notes what arrives and answers as told. What is
+// tested is the adapter: which failures become which status, and that no wait lasts.
+struct CohortCudaDevice {
+  CohortCudaError create_error{};
+};
+
+struct CohortCudaCommunicator {
+  int32_t world = 0;
+  int32_t rank = 0;
+  int64_t timeout_ms = 0;
+  std::string id;
+
+  std::mutex mutex;  // guards what follows
+  std::condition_variable changed;
+  CohortCudaError collective_error{};
+  bool is_stuck = false;  // nothing enqueued ever finishes
+  uint64_t enqueued = 0;
+  std::vector<CohortCudaRange> parts;
+  int polls = 0;
+  int aborts = 0;
+  bool is_destroyed = false;
+};
+
+namespace cohort {
+namespace {
+
+using ::testing::HasSubstr;
+
+CohortCudaError MakeError(int32_t code, const char* message) {
+  CohortCudaError error{};
+  error.code = code;
+  std::strncpy(error.message, message, sizeof(error.message) - 1);
+  return error;
+}
+
+// The one communicator of a test, owned by the fixture; `create` hands it out.
+CohortCudaCommunicator* g_next = nullptr;
+
+CohortCudaError Create(CohortCudaDevice* device, int32_t world, int32_t rank,
+                       const CohortCudaUniqueId* id, int64_t timeout_ms,
+                       CohortCudaCommunicator** communicator) {
+  if (device->create_error.code != kCohortCudaOk) {
+    return device->create_error;
+  }
+  g_next->world = world;
+  g_next->rank = rank;
+  g_next->timeout_ms = timeout_ms;
+  g_next->id.assign(id->bytes, sizeof(id->bytes));
+  *communicator = g_next;
+  return {};
+}
+
+CohortCudaError Enqueue(CohortCudaCommunicator* c) {
+  const std::lock_guard<std::mutex> lock(c->mutex);
+  if (c->collective_error.code == kCohortCudaOk) {
+    ++c->enqueued;
+  }
+  return c->collective_error;
+}
+
+CohortCudaError Gather(CohortCudaCommunicator* c, const CohortCudaTensor*,
+                       const CohortCudaRange* parts, const CohortCudaTensor*) {
+  c->parts.assign(parts, parts + c->world);
+  return Enqueue(c);
+}
+
+CohortCudaError Poll(CohortCudaCommunicator* c, uint64_t* finished) {
+  const std::lock_guard<std::mutex> lock(c->mutex);
+  ++c->polls;
+  *finished = c->is_stuck ? 0 : c->enqueued;
+  c->changed.notify_all();
+  return {};
+}
+
+void CountAbort(CohortCudaCommunicator* c) {
+  const std::lock_guard<std::mutex> lock(c->mutex);
+  ++c->aborts;
+  c->changed.notify_all();
+}
+
+CohortCudaTable MakeTable() {
+  CohortCudaTable table{};
+  table.device_destroy = [](CohortCudaDevice*) {};
+  table.unique_id_create = [](CohortCudaUniqueId* id) {
+    std::memset(id->bytes, 'u', sizeof(id->bytes));
+    return CohortCudaError{};
+  };
+  table.communicator_create = Create;
+  table.all_reduce_sum = [](CohortCudaCommunicator* c, const CohortCudaTensor*) {
+    return Enqueue(c);
+  };
+  table.all_gather = Gather;
+  table.barrier = Enqueue;
+  table.communicator_poll = Poll;
+  table.communicator_abort = CountAbort;
+  table.communicator_destroy = [](CohortCudaCommunicator* c) { c->is_destroyed = true; };
+  return table;
+}
+
+class PluginCommunicatorTest : public testing::Test {
+ protected:
+  PluginCommunicatorTest() { g_next = &other_side_; }
+
+  std::unique_ptr<Communicator> Make(absl::Duration timeout = absl::Seconds(60)) {
+    absl::StatusOr<std::unique_ptr<Communicator>> made =
+        MakePluginCommunicator(device_, {1, 4, *CreatePluginUniqueId(device_), timeout});
+    EXPECT_TRUE(made.ok()) << made.status();
+    return std::move(made).value();
+  }
+  // Waits until claim() holds, at most 30 s.
+  template <class Claim>
+  bool WaitUntil(Claim claim) {
+    std::unique_lock<std::mutex> lock(other_side_.mutex);
+    return other_side_.changed.wait_for(lock, std::chrono::seconds(30), claim);
+  }
+  int Aborts() {
+    const std::lock_guard<std::mutex> lock(other_side_.mutex);
+    return other_side_.aborts;
+  }
+  uint64_t Enqueued() {
+    const std::lock_guard<std::mutex> lock(other_side_.mutex);
+    return other_side_.enqueued;
+  }
+
+  float numbers_[8] = {};
+  TensorView view_{numbers_, DType::kF32, {2, 4}};
+  CohortCudaTable table_ = MakeTable();
+  CohortCudaCommunicator other_side_;
+  CohortCudaDevice other_device_;
+  PluginDevice device_{&table_, &other_device_, 0, "cuda:0"};
+};
+
+TEST_F(PluginCommunicatorTest, JoinsWithItsRankIdAndDeadline) {
+  const std::unique_ptr<Communicator> communicator = Make(absl::Seconds(7));
+  EXPECT_EQ(communicator->rank(), 1);
+  EXPECT_EQ(communicator->size(), 4);
+  EXPECT_EQ(other_side_.rank, 1);
+  EXPECT_EQ(other_side_.world, 4);
+  EXPECT_EQ(other_side_.timeout_ms, 7000);
+  EXPECT_EQ(other_side_.id, std::string(128, 'u'));
+}
+
+TEST_F(PluginCommunicatorTest, JoiningFailsWithTheReasonOfTheOtherSide) {
+  other_device_.create_error = MakeError(kCohortCudaDeadline, "rank 1 of 4: not all ranks came");
+  const absl::Status status =
+      MakePluginCommunicator(device_, {1, 4, std::string(128, 'u'), absl::Seconds(1)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(status.message(), "rank 1 of 4: not all ranks came");
+}
+
+TEST_F(PluginCommunicatorTest, RefusesAnIdOfAnotherSize) {
+  const absl::Status status = MakePluginCommunicator(device_, {1, 4, "short", {}}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("128 bytes, not 5"));
+}
+
+TEST_F(PluginCommunicatorTest, CollectivesArrive) {
+  {
+    const std::unique_ptr<Communicator> communicator = Make();
+    communicator->AllReduceSum(view_);
+    communicator->Barrier();
+    const std::vector<Range> parts = {{0, 1}, {1, 4}, {4, 4}, {4, 9}};
+    float gathered[18] = {};
+    communicator->AllGather(TensorView(numbers_, DType::kF32, {2, 3}), parts,
+                            TensorView(gathered, DType::kF32, {2, 9}));
+    EXPECT_EQ(Enqueued(), 3u);
+    ASSERT_EQ(other_side_.parts.size(), 4u);
+    EXPECT_EQ(other_side_.parts[3].begin, 4);
+    EXPECT_EQ(other_side_.parts[3].end, 9);
+    EXPECT_TRUE(communicator->status().ok());
+  }
+  EXPECT_TRUE(other_side_.is_destroyed);
+  EXPECT_EQ(other_side_.aborts, 0);
+}
+
+TEST_F(PluginCommunicatorTest, ACollectiveThatNeverFinishesIsAborted) {
+  other_side_.is_stuck = true;
+  const std::unique_ptr<Communicator> communicator = Make(absl::Milliseconds(50));
+  communicator->AllReduceSum(view_);
+  ASSERT_TRUE(WaitUntil([this] { return other_side_.aborts > 0; }));
+  const absl::Status status = communicator->status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(status.message(),
+            "rank 1 of 4: collectives 1 to 1 (the last one AllReduceSum) were not done within "
+            "50ms; some rank did not arrive");
+}
+
+TEST_F(PluginCommunicatorTest, FinishedCollectivesMeetTheirDeadlineHoweverLongAgo) {
+  const std::unique_ptr<Communicator> communicator = Make(absl::Milliseconds(16));
+  communicator->AllReduceSum(view_);
+  // Polled every millisecond at most: three deadlines pass.
+  ASSERT_TRUE(WaitUntil([this] { return other_side_.polls >= 48; }));
+  EXPECT_TRUE(communicator->status().ok()) << communicator->status();
+}
+
+TEST_F(PluginCommunicatorTest, AbortSticksAndNothingMoreIsEnqueued) {
+  const std::unique_ptr<Communicator> communicator = Make();
+  communicator->Abort();
+  communicator->Abort();
+  communicator->AllReduceSum(view_);
+  EXPECT_EQ(Enqueued(), 0u);
+  EXPECT_EQ(Aborts(), 1);
+  EXPECT_EQ(communicator->status().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(communicator->status().message(), "rank 1 of 4: the communicator was aborted");
+}
+
+TEST_F(PluginCommunicatorTest, TheFirstFailureSticksAndNamesTheCollective) {
+  const std::unique_ptr<Communicator> communicator = Make();
+  communicator->Barrier();
+  {
+    const std::lock_guard<std::mutex> lock(other_side_.mutex);
+    other_side_.collective_error = MakeError(kCohortCudaPeerLost, "rank 1 of 4: peer closed");
+  }
+  communicator->AllReduceSum(view_);
+  communicator->Abort();
+  EXPECT_EQ(communicator->status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(communicator->status().message(),
+            "collective 2 (AllReduceSum): rank 1 of 4: peer closed");
+  EXPECT_EQ(Aborts(), 1);
+}
+
+}  // namespace
+}  // namespace cohort
