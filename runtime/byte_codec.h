@@ -92,8 +92,8 @@ class ByteReader {
     }
     T value = 0;
     for (size_t i = 0; i < sizeof(T); ++i) {
-      value = static_cast<T>(value | static_cast<T>(T{static_cast<unsigned char>(bytes_[offset_ + i])}
-                                                    << (8 * i)));
+      value = static_cast<T>(
+          value | static_cast<T>(T{static_cast<unsigned char>(bytes_[offset_ + i])} << (8 * i)));
     }
     offset_ += sizeof(T);
     return value;

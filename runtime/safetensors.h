@@ -39,6 +39,11 @@ class Checkpoint {
   const StoredTensor* Find(StringView name) const;              // nullptr when absent
   const unsigned char* data(const StoredTensor& tensor) const;  // its first byte; any alignment
 
+  // Advice to the system about a tensor's bytes [begin, end): they are read soon; and about all of
+  // it: the pages read so far are not needed in memory any more.
+  void WillRead(const StoredTensor& tensor, uint64_t begin, uint64_t end) const;
+  void DropPages(const StoredTensor& tensor) const;
+
  private:
   class State;
   explicit Checkpoint(std::unique_ptr<State> state);

@@ -23,7 +23,8 @@ class Sequence {
   int64_t generated_tokens() const { return size() - prompt_tokens_; }
 
   // Positions whose keys and values are ever written: all but that of the last token generated.
-  static int64_t PositionsNeeded(const Request& request);
+  static int64_t PositionsNeeded(int64_t prompt_tokens, const Request& request);
+  int64_t positions_needed() const { return PositionsNeeded(prompt_tokens_, request_); }
 
   // Positions planned so far are [0, planned()); those before prefill_end() were known when the
   // sequence was admitted.
@@ -49,13 +50,15 @@ class Sequence {
   // The ranks lost what they held: everything known is to be computed again.
   void Restart();
 
-  // Of the scheduler, while the sequence has a slot.
-  uint32_t slot = 0;
-  std::vector<int32_t> blocks;   // block table so far; the ranks were told all of it
-  int64_t blocks_promised = 0;   // reserved at admission and not allocated yet
-  int64_t plans_in_flight = 0;   // that name this sequence
-  bool ended = false;            // finished, but plans in flight still name it
-  bool reported = false;         // an update said that it was scheduled
+  // Set by the scheduler while the sequence has a slot.
+  static constexpr uint32_t kNoSlot = ~uint32_t{0};
+  bool has_slot() const { return slot != kNoSlot; }
+  uint32_t slot = kNoSlot;
+  std::vector<int32_t> blocks;  // block table so far; the ranks were told all of it
+  int64_t blocks_promised = 0;  // reserved at admission and not allocated yet
+  int64_t plans_in_flight = 0;  // that name this sequence
+  bool ended = false;           // finished, but plans in flight still name it
+  bool reported = false;        // an update said that it was scheduled
 
  private:
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }

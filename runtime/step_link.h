@@ -3,6 +3,8 @@
 #ifndef COHORT_RUNTIME_STEP_LINK_H_
 #define COHORT_RUNTIME_STEP_LINK_H_
 
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,7 +34,8 @@ class StepLink {
 };
 
 // All ranks of the group of one epoch: sends each plan to all, gathers all results, compares
-// digests.
+// digests and checks that the first rank answered what the plan asked. After a failure only Abort
+// is sensible. Send and Receive from one thread, Abort from any.
 class Executor {
  public:
   // `links` in rank order, not empty. `step_timeout` bounds each step.
@@ -47,9 +50,26 @@ class Executor {
   void Abort(absl::Status reason);  // any thread
 
  private:
+  // What the result of a sent plan must hold for one slot.
+  struct ExpectedSequence {
+    uint32_t slot = 0;
+    bool sampled = false;
+    size_t logprobs = 0;
+  };
+  struct ExpectedResult {
+    uint64_t step = 0;
+    std::vector<ExpectedSequence> sequences;
+  };
+
+  absl::StatusOr<StepResult> ReceiveFrom(StepLink& link, const ExpectedResult& expected,
+                                         absl::Time deadline);
+  static absl::Status CheckAnswer(const ExpectedResult& expected, const StepResult& result);
+  absl::Status CompareDigests(const std::vector<StepResult>& results) const;
+
   uint64_t epoch_;
   std::vector<std::unique_ptr<StepLink>> links_;
   absl::Duration step_timeout_;
+  std::deque<ExpectedResult> outstanding_;  // plans without a result, oldest first
 };
 
 }  // namespace cohort

@@ -18,8 +18,8 @@ struct Utf8Unit {
     kIncomplete,  // all the bytes given: the beginning of a character, more may follow
   };
   Kind kind = Kind::kInvalid;
-  size_t length = 0;         // bytes
-  uint32_t code_point = 0;   // of a character
+  size_t length = 0;        // bytes
+  uint32_t code_point = 0;  // of a character
 };
 
 // The first unit of `bytes`, which must not be empty. Surrogates, overlong forms and values above
@@ -33,8 +33,8 @@ inline bool IsUtf8(StringView bytes) { return Utf8Prefix(bytes) == bytes.size();
 // Appends the character `code_point` (a Unicode scalar value) to `text`.
 void AppendUtf8(uint32_t code_point, std::string& text);
 
-// Appends `bytes` with U+FFFD for every maximal invalid subpart, and returns how many trailing bytes
-// (0 to 3) begin a character that is not complete; those are not appended.
+// Appends `bytes` with U+FFFD for every maximal invalid subpart, and returns how many trailing
+// bytes (0 to 3) begin a character that is not complete; those are not appended.
 size_t AppendUtf8Lossy(StringView bytes, std::string& text);
 
 // U+FFFD in UTF-8.

@@ -1,0 +1,390 @@
+#include "runtime/model_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "runtime/json.h"
+#include "runtime/published_configs.h"
+#include "runtime/utf8.h"
+
+namespace cohort {
+namespace {
+
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+// Far above every model of the family, and low enough that the bytes of a model fit int64_t.
+constexpr int64_t kMaxDimension = int64_t{1} << 22;
+constexpr int64_t kMaxPositions = int64_t{1} << 24;  // still exact as fp32, as rope needs them
+constexpr int64_t kMaxHeads = 16384;
+constexpr int64_t kMaxLayers = 4096;
+// What transformers takes for these keys of model_type qwen2 when the file lacks them.
+constexpr int64_t kDefaultSlidingWindow = 4096;
+constexpr int64_t kDefaultMaxWindowLayers = 28;
+
+// A value as an error repeats it, however long the file's is.
+std::string Excerpt(const Json& value) {
+  const std::string text = value.Dump();
+  if (text.size() <= 100) {
+    return text;
+  }
+  const StringView beginning = StringView(text).substr(0, 100);
+  return absl::StrCat(beginning.substr(0, Utf8Prefix(beginning)), "...");
+}
+
+// Reads the keys of one object; every error names the file and the key.
+class Keys {
+ public:
+  Keys(const Json& object, StringView what) : object_(object), what_(what) {}
+
+  const Json* Find(StringView key) const { return object_.Find(key); }
+  bool IsWritten(StringView key) const {  // even as null
+    const auto& members = object_.members();
+    return std::any_of(members.begin(), members.end(),
+                       [&](const Json::Member& member) { return member.first == key; });
+  }
+
+  absl::Status Error(StringView key, StringView fault) const {
+    return absl::InvalidArgumentError(absl::StrCat(what_, ": ", key, " ", fault));
+  }
+  absl::Status Unsupported(StringView key, StringView reason) const {
+    return Error(key, absl::StrCat("is ", Excerpt(*Find(key)), ": ", reason));
+  }
+  absl::Status Missing(StringView key) const { return Error(key, "is missing"); }
+
+  // Left unchanged when absent.
+  absl::Status Read(StringView key, bool& out) const {
+    return ReadAs(key, &Json::AsBool, out).status();
+  }
+  absl::Status Read(StringView key, std::string& out) const {
+    return ReadAs(key, &Json::AsString, out).status();
+  }
+  absl::Status Read(StringView key, int64_t limit, int64_t& out) const {
+    ASSIGN_OR_RETURN(const bool is_there, ReadAs(key, &Json::AsInteger, out));
+    if (is_there && (out < 1 || out > limit)) {
+      return Error(key, absl::StrCat("is ", out, "; it must be in 1..", limit));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Read(StringView key, double& out) const {
+    ASSIGN_OR_RETURN(const bool is_there, ReadAs(key, &Json::AsReal, out));
+    const float stored = static_cast<float>(out);  // as it is computed with
+    if (is_there && !(stored > 0 && std::isfinite(stored))) {
+      return Error(key, absl::StrCat("is ", out, "; it must be a positive number of fp32"));
+    }
+    return absl::OkStatus();
+  }
+  template <class T>
+  absl::Status Require(StringView key, T& out) const {
+    return Find(key) == nullptr ? Missing(key) : Read(key, out);
+  }
+  absl::Status Require(StringView key, int64_t limit, int64_t& out) const {
+    return Find(key) == nullptr ? Missing(key) : Read(key, limit, out);
+  }
+
+ private:
+  template <class T>
+  absl::StatusOr<bool> ReadAs(StringView key, absl::StatusOr<T> (Json::*as)() const, T& out) const {
+    const Json* value = Find(key);
+    if (value == nullptr) {
+      return false;
+    }
+    absl::StatusOr<T> read = (value->*as)();
+    if (!read.ok()) {
+      return Error(key, absl::StrCat("is ", Excerpt(*value), ": ", read.status().message()));
+    }
+    out = *std::move(read);
+    return true;
+  }
+
+  const Json& object_;
+  StringView what_;
+};
+
+absl::StatusOr<Json> ParseObject(StringView json, StringView what) {
+  ASSIGN_OR_RETURN(Json object, ParseJson(json, what));
+  if (!object.is_object()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": expected an object, found ", object.kind_name()));
+  }
+  return object;
+}
+
+absl::Status RefuseModel(StringView what, StringView key, StringView value) {
+  if (value == "qwen2_moe" || value == "Qwen2MoeForCausalLM") {
+    return absl::InvalidArgumentError(absl::StrCat(what, ": ", key, " is ", JsonQuote(value),
+                                                   ": Qwen2MoeForCausalLM is not served yet"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat(what, ": ", key, " is ", JsonQuote(value),
+                                                 " and is not served; Qwen2ForCausalLM "
+                                                 "(model_type \"qwen2\") is"));
+}
+
+// The class that transformers would load.
+absl::Status ParseArchitecture(const Keys& keys, StringView what, ModelConfig& config) {
+  config.architecture = "Qwen2ForCausalLM";
+  if (const Json* architectures = keys.Find("architectures"); architectures != nullptr) {
+    if (!architectures->is_array() || architectures->elements().size() != 1 ||
+        !architectures->elements()[0].is_string()) {
+      return keys.Unsupported("architectures", "expected a list of one name");
+    }
+    ASSIGN_OR_RETURN(const std::string name, architectures->elements()[0].AsString());
+    if (name != config.architecture) {
+      return RefuseModel(what, "architectures", name);
+    }
+  }
+  RETURN_IF_ERROR(keys.Require("model_type", config.model_type));
+  return config.model_type == "qwen2" ? absl::OkStatus()
+                                      : RefuseModel(what, "model_type", config.model_type);
+}
+
+absl::Status ParseSizes(const Keys& keys, ModelConfig& config) {
+  RETURN_IF_ERROR(keys.Require("hidden_size", kMaxDimension, config.hidden));
+  RETURN_IF_ERROR(keys.Require("num_hidden_layers", kMaxLayers, config.layers));
+  RETURN_IF_ERROR(keys.Require("num_attention_heads", kMaxHeads, config.query_heads));
+  RETURN_IF_ERROR(keys.Require("num_key_value_heads", kMaxHeads, config.kv_heads));
+  RETURN_IF_ERROR(keys.Require("intermediate_size", kMaxDimension, config.ffn_columns));
+  RETURN_IF_ERROR(keys.Require("vocab_size", kMaxDimension, config.vocabulary));
+  RETURN_IF_ERROR(keys.Require("max_position_embeddings", kMaxPositions, config.max_positions));
+  RETURN_IF_ERROR(keys.Read("head_dim", kMaxDimension, config.head_dim));
+  if (config.query_heads % config.kv_heads != 0) {
+    return keys.Error("num_key_value_heads",
+                      absl::StrCat("is ", config.kv_heads, ", which does not divide the ",
+                                   config.query_heads, " attention heads"));
+  }
+  if (config.head_dim == 0) {
+    if (config.hidden % config.query_heads != 0) {
+      return keys.Error("hidden_size", absl::StrCat("is ", config.hidden,
+                                                    ", not a multiple of the ", config.query_heads,
+                                                    " attention heads, and head_dim is missing"));
+    }
+    config.head_dim = config.hidden / config.query_heads;
+  }
+  if (config.head_dim % 2 != 0 || config.head_dim < 8 || config.head_dim > 128) {
+    return keys.Error("head_dim",
+                      absl::StrCat("(or hidden_size / num_attention_heads) is ", config.head_dim,
+                                   "; even sizes of 8 to 128 are served"));
+  }
+  return absl::OkStatus();
+}
+
+// A rope_scaling or rope_parameters object that leaves the rotation as it is.
+absl::Status CheckRopeObject(const Keys& keys, StringView key, const Json& value) {
+  if (!value.is_object()) {
+    return keys.Unsupported(key, "expected an object");
+  }
+  for (const StringView type_key : {"rope_type", "type"}) {
+    const Json* type = value.Find(type_key);
+    if (type != nullptr && (!type->is_string() || *type->AsString() != "default")) {
+      return keys.Unsupported(key,
+                              "rope scaling is not supported yet; only the type \"default\" is");
+    }
+  }
+  const bool is_typed = value.Find("rope_type") != nullptr || value.Find("type") != nullptr;
+  if (!is_typed && (key == "rope_scaling" || value.Find("factor") != nullptr)) {
+    return keys.Unsupported(key, "rope scaling is not supported yet, and no type says \"default\"");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWholeRotation(const Keys& keys) {
+  double factor = 1;
+  RETURN_IF_ERROR(keys.Read("partial_rotary_factor", factor));
+  return factor == 1 ? absl::OkStatus()
+                     : keys.Unsupported("partial_rotary_factor",
+                                        "the whole head is rotated; only 1 is supported");
+}
+
+// rope_theta is a key of its own, or lies in rope_parameters (files of transformers 5).
+absl::Status ParseRope(const Keys& keys, StringView what, ModelConfig& config) {
+  RETURN_IF_ERROR(CheckWholeRotation(keys));
+  if (const Json* scaling = keys.Find("rope_scaling"); scaling != nullptr) {
+    RETURN_IF_ERROR(CheckRopeObject(keys, "rope_scaling", *scaling));
+  }
+  RETURN_IF_ERROR(keys.Read("rope_theta", config.rope_theta));
+  if (const Json* parameters = keys.Find("rope_parameters"); parameters != nullptr) {
+    RETURN_IF_ERROR(CheckRopeObject(keys, "rope_parameters", *parameters));
+    const std::string inner_what = absl::StrCat(what, ": rope_parameters");
+    const Keys inner(*parameters, inner_what);
+    RETURN_IF_ERROR(CheckWholeRotation(inner));
+    double theta = config.rope_theta;
+    RETURN_IF_ERROR(inner.Read("rope_theta", theta));
+    if (config.rope_theta != 0 && theta != config.rope_theta) {
+      return keys.Unsupported("rope_parameters",
+                              absl::StrCat("it disagrees with rope_theta ", config.rope_theta));
+    }
+    config.rope_theta = theta;
+  }
+  return config.rope_theta == 0 ? keys.Missing("rope_theta") : absl::OkStatus();
+}
+
+// Which layers would attend to a window: those that layer_types says, else those from
+// max_window_layers on when use_sliding_window is set.
+absl::StatusOr<bool> HasWindowLayers(const Keys& keys, const ModelConfig& config) {
+  const Json* layer_types = keys.Find("layer_types");
+  if (layer_types == nullptr) {
+    bool use_sliding_window = false;
+    int64_t first_window_layer = kDefaultMaxWindowLayers;
+    RETURN_IF_ERROR(keys.Read("use_sliding_window", use_sliding_window));
+    if (!use_sliding_window) {
+      return false;
+    }
+    if (const Json* written = keys.Find("max_window_layers"); written != nullptr) {
+      const absl::StatusOr<int64_t> value = written->AsInteger();
+      if (!value.ok()) {
+        return keys.Unsupported("max_window_layers", value.status().message());
+      }
+      first_window_layer = *value;  // 0: every layer
+    }
+    return first_window_layer < config.layers;
+  }
+  if (!layer_types->is_array() ||
+      static_cast<int64_t>(layer_types->elements().size()) != config.layers) {
+    return keys.Unsupported("layer_types",
+                            absl::StrCat("expected a list of ", config.layers, " names"));
+  }
+  bool has_window = false;
+  for (const Json& element : layer_types->elements()) {
+    const absl::StatusOr<std::string> type = element.AsString();
+    if (!type.ok() || (*type != "full_attention" && *type != "sliding_attention")) {
+      return keys.Unsupported(
+          "layer_types", absl::StrCat("it holds ", Excerpt(element), "; full_attention is served"));
+    }
+    has_window |= *type == "sliding_attention";
+  }
+  return has_window;
+}
+
+absl::Status CheckNoWindow(const Keys& keys, const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const bool has_window_layers, HasWindowLayers(keys, config));
+  if (!has_window_layers) {
+    return absl::OkStatus();
+  }
+  int64_t window = keys.IsWritten("sliding_window") ? kMaxPositions : kDefaultSlidingWindow;
+  RETURN_IF_ERROR(keys.Read("sliding_window", std::numeric_limits<int64_t>::max(), window));
+  if (window >= config.max_positions) {
+    return absl::OkStatus();
+  }
+  return keys.Unsupported(
+      keys.Find("layer_types") != nullptr ? "layer_types" : "use_sliding_window",
+      absl::StrCat("a sliding window of ", window, " positions, shorter than the ",
+                   config.max_positions, " of max_position_embeddings, is not supported yet"));
+}
+
+absl::Status CheckNothingElseChangesTheResult(const Keys& keys) {
+  for (const StringView key :
+       {"quantization_config", "compression_config", "dual_chunk_attention_config"}) {
+    if (keys.Find(key) != nullptr) {
+      return keys.Unsupported(key, "it changes the computation and is not supported yet");
+    }
+  }
+  std::string activation = "silu";
+  RETURN_IF_ERROR(keys.Read("hidden_act", activation));
+  return activation == "silu" ? absl::OkStatus()
+                              : keys.Unsupported("hidden_act", "only \"silu\" is supported");
+}
+
+absl::Status AddEndId(const Keys& keys, const Json& id, ModelConfig& config) {
+  const absl::StatusOr<int64_t> value = id.AsInteger();
+  if (!value.ok()) {
+    return keys.Unsupported("eos_token_id", value.status().message());
+  }
+  if (*value < 0) {
+    return keys.Error("eos_token_id", absl::StrCat("holds ", *value, ", which is no token id"));
+  }
+  // Small configs keep the ids of a large vocabulary; an id beyond the rows is never chosen.
+  if (*value < config.vocabulary) {
+    config.eos_token_ids.push_back(static_cast<int32_t>(*value));
+  }
+  return absl::OkStatus();
+}
+
+// A number, a list of numbers, or nothing.
+absl::Status AddEndIds(const Keys& keys, ModelConfig& config) {
+  const Json* ids = keys.Find("eos_token_id");
+  if (ids == nullptr) {
+    return absl::OkStatus();
+  }
+  if (ids->is_array()) {
+    for (const Json& id : ids->elements()) {
+      RETURN_IF_ERROR(AddEndId(keys, id, config));
+    }
+  } else {
+    RETURN_IF_ERROR(AddEndId(keys, *ids, config));
+  }
+  std::vector<int32_t>& all = config.eos_token_ids;
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ModelDims ModelConfig::Dims(DType dtype) const {
+  ModelDims dims;
+  dims.hidden = hidden;
+  dims.layers = layers;
+  dims.query_heads = query_heads;
+  dims.kv_heads = kv_heads;
+  dims.head_dim = head_dim;
+  dims.ffn_columns = ffn_columns;
+  dims.vocabulary = vocabulary;
+  dims.tied_embeddings = tied_embeddings;
+  dims.weight_bytes = SizeOf(dtype);
+  dims.kv_bytes = SizeOf(dtype);
+  return dims;
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what) {
+  ASSIGN_OR_RETURN(const Json object, ParseObject(json, what));
+  const Keys keys(object, what);
+  ModelConfig config;
+  RETURN_IF_ERROR(ParseArchitecture(keys, what, config));
+  RETURN_IF_ERROR(ParseSizes(keys, config));
+  RETURN_IF_ERROR(keys.Require("rms_norm_eps", config.rms_norm_eps));
+  RETURN_IF_ERROR(ParseRope(keys, what, config));
+  RETURN_IF_ERROR(CheckNoWindow(keys, config));
+  RETURN_IF_ERROR(CheckNothingElseChangesTheResult(keys));
+  RETURN_IF_ERROR(keys.Read("tie_word_embeddings", config.tied_embeddings));
+  RETURN_IF_ERROR(keys.Read("torch_dtype", config.checkpoint_dtype));
+  RETURN_IF_ERROR(keys.Read("dtype", config.checkpoint_dtype));
+  RETURN_IF_ERROR(AddEndIds(keys, config));
+  return config;
+}
+
+absl::Status MergeGenerationConfig(StringView json, StringView what, ModelConfig& config) {
+  ASSIGN_OR_RETURN(const Json object, ParseObject(json, what));
+  return AddEndIds(Keys(object, what), config);
+}
+
+absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {
+  const std::string config_path = absl::StrCat(model_dir, "/config.json");
+  ASSIGN_OR_RETURN(const std::string config_text, ReadFile(config_path, kMaxConfigBytes));
+  ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(config_text, config_path));
+  const std::string generation_path = absl::StrCat(model_dir, "/generation_config.json");
+  const absl::StatusOr<std::string> generation_text = ReadFile(generation_path, kMaxConfigBytes);
+  if (generation_text.ok()) {
+    RETURN_IF_ERROR(MergeGenerationConfig(*generation_text, generation_path, config));
+  } else if (!absl::IsNotFound(generation_text.status())) {
+    return generation_text.status();
+  }
+  return config;
+}
+
+const char* PublishedConfig(StringView name) {
+  for (const PublishedModel& model : PublishedModels()) {
+    if (name == model.name) {
+      return model.config_json;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<std::string> PublishedConfigNames() {
+  std::vector<std::string> names;
+  for (const PublishedModel& model : PublishedModels()) {
+    names.push_back(model.name);
+  }
+  return names;
+}
+
+}  // namespace cohort

@@ -1,0 +1,83 @@
+// The dense Qwen2 model as one rank computes it: slices of the weights, and a communicator that
+// sums what the slices leave.
+#ifndef COHORT_RUNTIME_QWEN2_H_
+#define COHORT_RUNTIME_QWEN2_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "parallel/communicator.h"
+#include "parallel/shard_plan.h"
+#include "runtime/kv_cache.h"
+#include "runtime/model_config.h"
+#include "runtime/rope.h"
+#include "runtime/weight_loader.h"
+
+namespace cohort {
+
+struct Qwen2Options {
+  DType act = DType::kBF16;
+  int64_t max_batch_tokens = 0;  // rows of one step
+  int64_t max_positions = 0;     // of a sequence
+};
+
+class Qwen2 {
+ public:
+  // Rows that one call of Logits() computes at most: bounds the memory of logits.
+  static constexpr int64_t kMaxLogitRows = 32;
+
+  // Allocates everything a step needs. `device` must outlive the model.
+  static absl::StatusOr<std::unique_ptr<Qwen2>> Create(const ModelConfig& config,
+                                                       const ShardPlan& plan, ModelWeights weights,
+                                                       const Qwen2Options& options, Device& device);
+
+  // Bytes that Create() allocates beside the weights.
+  static int64_t WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
+                                const Qwen2Options& options);
+
+  // One step: the keys and values of all rows go to `kv`, the normed output of the last layer is
+  // kept for Logits(). ids [tokens] int32.
+  void Forward(TensorView ids, const BatchView& batch, const KvCache& kv, Communicator& tp);
+
+  // Logits of some rows of the last Forward(): rows [n] int32 in device memory, n <= kMaxLogitRows.
+  // [n, vocabulary] fp32, equal on every rank, valid until the next call.
+  TensorView Logits(TensorView rows, Communicator& tp);
+
+  int64_t weight_bytes() const { return weights_.bytes(); }
+
+ private:
+  struct StepContext;
+
+  Qwen2(const ModelConfig& config, const ShardPlan& plan, ModelWeights weights, Device& device);
+  void ForwardLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
+                    const StepContext& c) const;
+
+  // Sized for max_batch_tokens rows; local sizes.
+  struct Workspace {
+    Tensor residual;      // [tokens, hidden] act
+    Tensor normed;        // [tokens, hidden] act
+    Tensor partial;       // [tokens, hidden] fp32: this rank's part of a sum over ranks
+    Tensor qkv;           // [tokens, (query_heads + 2 kv_heads) * head_dim] act
+    Tensor attended;      // [tokens, query_heads * head_dim] act
+    Tensor gate_up;       // [tokens, 2 ffn_columns] act
+    Tensor activated;     // [tokens, ffn_columns] act
+    Tensor head_input;    // [kMaxLogitRows, hidden] act
+    Tensor local_logits;  // [kMaxLogitRows, local vocabulary] fp32
+    Tensor logits;        // [kMaxLogitRows, vocabulary] fp32
+  };
+
+  ShardPlan plan_;
+  float rms_norm_eps_;
+  float attention_scale_;
+  ModelWeights weights_;
+  Ops& ops_;
+  RopeTensors rope_;
+  Workspace workspace_;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_QWEN2_H_

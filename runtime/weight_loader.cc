@@ -1,0 +1,206 @@
+#include "runtime/weight_loader.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace cohort {
+namespace {
+
+// Host memory through which slices travel, however large they are.
+constexpr int64_t kStagingBytes = int64_t{4} << 20;
+
+Range Heads(Range heads, int64_t head_dim) {
+  return {heads.begin * head_dim, heads.end * head_dim};
+}
+
+// Some rows of a stored tensor.
+struct RowCut {
+  std::string name;
+  Range rows;
+};
+
+int64_t TotalRows(const std::vector<RowCut>& cuts) {
+  int64_t total = 0;
+  for (const RowCut& cut : cuts) {
+    total += cut.rows.size();
+  }
+  return total;
+}
+
+// Plans, allocates, then copies: so that the total is known before the first byte.
+class Loader {
+ public:
+  Loader(const ModelConfig& config, const ShardPlan& plan, DType dtype, Device& device)
+      : config_(config), plan_(plan), dtype_(dtype), device_(device) {}
+
+  absl::StatusOr<ModelWeights> Allocate();
+  absl::Status Fill(WeightSource& source, const WeightProgress& progress);
+
+ private:
+  // A slice and the dense rows that it fills.
+  struct Piece {
+    WeightSlice slice;
+    TensorView destination;
+  };
+
+  absl::StatusOr<LayerWeights> AllocateLayer(int64_t layer);
+  absl::StatusOr<Tensor> Vector(const std::string& name);
+  // Rows of one stored tensor, or of several below each other: [rows] or [rows, hidden].
+  absl::StatusOr<Tensor> StackedVectors(const std::vector<RowCut>& cuts);
+  absl::StatusOr<Tensor> Stacked(const std::vector<RowCut>& cuts);
+  // Columns of a stored [hidden, columns] matrix.
+  absl::StatusOr<Tensor> Columns(const std::string& name, int64_t stored_columns, Range columns);
+  void AddRows(const std::vector<RowCut>& cuts, int64_t stored_columns, TensorView destination);
+  void AddPiece(const WeightSlice& slice, TensorView destination);
+  absl::Status CopyPiece(const Piece& piece, WeightSource& source,
+                         const std::function<void(int64_t)>& report);
+
+  const ModelConfig& config_;
+  const ShardPlan& plan_;
+  DType dtype_;
+  Device& device_;
+  std::vector<Piece> pieces_;
+  std::vector<unsigned char> staging_;
+};
+
+void Loader::AddPiece(const WeightSlice& slice, TensorView destination) {
+  Piece& piece = pieces_.emplace_back();
+  piece.slice = slice;
+  piece.destination = destination;
+}
+
+absl::StatusOr<Tensor> Loader::Vector(const std::string& name) {
+  return StackedVectors({{name, {0, config_.hidden}}});
+}
+
+absl::StatusOr<Tensor> Loader::StackedVectors(const std::vector<RowCut>& cuts) {
+  ASSIGN_OR_RETURN(Tensor tensor, device_.Allocate({TotalRows(cuts)}, dtype_));
+  AddRows(cuts, 1, tensor.view());
+  return tensor;
+}
+
+absl::StatusOr<Tensor> Loader::Stacked(const std::vector<RowCut>& cuts) {
+  ASSIGN_OR_RETURN(Tensor tensor, device_.Allocate({TotalRows(cuts), config_.hidden}, dtype_));
+  AddRows(cuts, config_.hidden, tensor.view());
+  return tensor;
+}
+
+void Loader::AddRows(const std::vector<RowCut>& cuts, int64_t stored_columns,
+                     TensorView destination) {
+  int64_t row = 0;
+  for (const RowCut& cut : cuts) {
+    AddPiece({cut.name, stored_columns, cut.rows, {0, stored_columns}},
+             destination.Rows(row, cut.rows.size()));
+    row += cut.rows.size();
+  }
+}
+
+absl::StatusOr<Tensor> Loader::Columns(const std::string& name, int64_t stored_columns,
+                                       Range columns) {
+  ASSIGN_OR_RETURN(Tensor tensor, device_.Allocate({config_.hidden, columns.size()}, dtype_));
+  AddPiece({name, stored_columns, {0, config_.hidden}, columns}, tensor.view());
+  return tensor;
+}
+
+absl::StatusOr<LayerWeights> Loader::AllocateLayer(int64_t layer) {
+  const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+  const std::string attention = absl::StrCat(prefix, "self_attn.");
+  const std::string ffn = absl::StrCat(prefix, "mlp.");
+  const Range queries = Heads(plan_.query_heads(), config_.head_dim);
+  const Range keys = Heads(plan_.kv_heads(), config_.head_dim);
+  const Range columns = plan_.ffn_columns();
+  LayerWeights weights;
+  ASSIGN_OR_RETURN(weights.attention_norm, Vector(prefix + "input_layernorm.weight"));
+  ASSIGN_OR_RETURN(weights.qkv, Stacked({{attention + "q_proj.weight", queries},
+                                         {attention + "k_proj.weight", keys},
+                                         {attention + "v_proj.weight", keys}}));
+  ASSIGN_OR_RETURN(weights.qkv_bias, StackedVectors({{attention + "q_proj.bias", queries},
+                                                     {attention + "k_proj.bias", keys},
+                                                     {attention + "v_proj.bias", keys}}));
+  ASSIGN_OR_RETURN(weights.attention_out, Columns(attention + "o_proj.weight",
+                                                  config_.query_heads * config_.head_dim, queries));
+  ASSIGN_OR_RETURN(weights.ffn_norm, Vector(prefix + "post_attention_layernorm.weight"));
+  ASSIGN_OR_RETURN(weights.gate_up, Stacked({{ffn + "gate_proj.weight", columns},
+                                             {ffn + "up_proj.weight", columns}}));
+  ASSIGN_OR_RETURN(weights.down, Columns(ffn + "down_proj.weight", config_.ffn_columns, columns));
+  return weights;
+}
+
+absl::StatusOr<ModelWeights> Loader::Allocate() {
+  ModelWeights weights;
+  weights.is_tied = config_.tied_embeddings;
+  ASSIGN_OR_RETURN(weights.embedding, Stacked({{"model.embed_tokens.weight", plan_.vocabulary()}}));
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    ASSIGN_OR_RETURN(LayerWeights layer_weights, AllocateLayer(layer));
+    weights.layers.push_back(std::move(layer_weights));
+  }
+  ASSIGN_OR_RETURN(weights.final_norm, Vector("model.norm.weight"));
+  if (!weights.is_tied) {
+    ASSIGN_OR_RETURN(weights.untied_head, Stacked({{"lm_head.weight", plan_.vocabulary()}}));
+  }
+  return weights;
+}
+
+absl::Status Loader::CopyPiece(const Piece& piece, WeightSource& source,
+                               const std::function<void(int64_t)>& report) {
+  const int64_t row_bytes = piece.slice.columns.size() * SizeOf(dtype_);
+  const int64_t chunk_rows = std::max<int64_t>(kStagingBytes / row_bytes, 1);
+  staging_.resize(static_cast<size_t>(std::max(kStagingBytes, row_bytes)));
+  source.Begin(piece.slice);
+  for (int64_t row = 0; row < piece.slice.rows.size(); row += chunk_rows) {
+    const int64_t rows = std::min(chunk_rows, piece.slice.rows.size() - row);
+    WeightSlice chunk = piece.slice;
+    chunk.rows = {piece.slice.rows.begin + row, piece.slice.rows.begin + row + rows};
+    source.Read(chunk, dtype_, staging_.data());
+    device_.CopyFromHost(staging_.data(), piece.destination.Rows(row, rows));
+    RETURN_IF_ERROR(device_.Synchronize());  // before the staging memory is written again
+    report(rows * row_bytes);
+  }
+  source.End(piece.slice);
+  return absl::OkStatus();
+}
+
+absl::Status Loader::Fill(WeightSource& source, const WeightProgress& progress) {
+  int64_t total_bytes = 0;
+  for (const Piece& piece : pieces_) {
+    total_bytes += piece.slice.elements() * SizeOf(dtype_);
+  }
+  int64_t done_bytes = 0;
+  const auto report = [&](int64_t bytes) {
+    done_bytes += bytes;
+    if (progress) {
+      progress(done_bytes, total_bytes);
+    }
+  };
+  for (const Piece& piece : pieces_) {
+    if (piece.slice.elements() > 0) {
+      RETURN_IF_ERROR(CopyPiece(piece, source, report));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t ModelWeights::bytes() const {
+  int64_t bytes = embedding.bytes() + final_norm.bytes() + (is_tied ? 0 : untied_head.bytes());
+  for (const LayerWeights& layer : layers) {
+    for (const Tensor* tensor :
+         {&layer.attention_norm, &layer.qkv, &layer.qkv_bias, &layer.attention_out, &layer.ffn_norm,
+          &layer.gate_up, &layer.down}) {
+      bytes += tensor->bytes();
+    }
+  }
+  return bytes;
+}
+
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ShardPlan& plan,
+                                         WeightSource& source, DType dtype, Device& device,
+                                         const WeightProgress& progress) {
+  Loader loader(config, plan, dtype, device);
+  ASSIGN_OR_RETURN(ModelWeights weights, loader.Allocate());
+  RETURN_IF_ERROR(loader.Fill(source, progress));
+  return weights;
+}
+
+}  // namespace cohort

@@ -1,0 +1,48 @@
+// The slices of the weights that one rank keeps, in device memory.
+#ifndef COHORT_RUNTIME_WEIGHT_LOADER_H_
+#define COHORT_RUNTIME_WEIGHT_LOADER_H_
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "kernels/device.h"
+#include "parallel/shard_plan.h"
+#include "runtime/model_config.h"
+#include "runtime/weight_source.h"
+
+namespace cohort {
+
+// Sizes are this rank's; hidden is cut nowhere.
+struct LayerWeights {
+  Tensor attention_norm;  // [hidden]
+  Tensor qkv;             // [(query_heads + 2 kv_heads) * head_dim, hidden]: queries, keys, values
+  Tensor qkv_bias;        // [(query_heads + 2 kv_heads) * head_dim]
+  Tensor attention_out;   // [hidden, query_heads * head_dim]
+  Tensor ffn_norm;        // [hidden]
+  Tensor gate_up;         // [2 ffn_columns, hidden]: gate, up
+  Tensor down;            // [hidden, ffn_columns]
+};
+
+struct ModelWeights {
+  Tensor embedding;  // [vocabulary, hidden]
+  std::vector<LayerWeights> layers;
+  Tensor final_norm;  // [hidden]
+  bool is_tied = false;
+  Tensor untied_head;  // [vocabulary, hidden] unless tied
+
+  TensorView head() const { return is_tied ? embedding.view() : untied_head.view(); }
+  int64_t bytes() const;
+};
+
+// Bytes done so far, and in all.
+using WeightProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
+
+// Allocates and fills the slices of `plan`'s rank. RESOURCE_EXHAUSTED from the device.
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ShardPlan& plan,
+                                         WeightSource& source, DType dtype, Device& device,
+                                         const WeightProgress& progress);
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_WEIGHT_LOADER_H_

@@ -1,0 +1,358 @@
+#include "runtime/worker.h"
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "runtime/kv_cache.h"
+#include "runtime/qwen2.h"
+#include "runtime/safetensors.h"
+#include "runtime/weight_loader.h"
+#include "runtime/weights.h"
+#include "runtime/worker_batch.h"
+#include "runtime/worker_chooser.h"
+#include "runtime/worker_memory.h"
+#include "runtime/worker_slots.h"
+
+namespace cohort {
+namespace {
+
+absl::Status CheckOption(StringView name, int64_t value, int64_t limit) {
+  return value >= 1 && value <= limit ? absl::OkStatus()
+                                      : absl::InvalidArgumentError(absl::StrCat(
+                                            name, " is ", value, "; it must be in 1..", limit));
+}
+
+absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& options,
+                          const Device* device) {
+  constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+  if (device == nullptr) {
+    return absl::InvalidArgumentError("a worker needs a device");
+  }
+  if (options.dtype != DType::kF32 && options.dtype != DType::kBF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype is ", NameOf(options.dtype), "; fp32 and bf16 can be computed with"));
+  }
+  RETURN_IF_ERROR(CheckOption("kv_blocks", options.kv_blocks, kMaxInt32));
+  RETURN_IF_ERROR(CheckOption("block_size", options.block_size, 1 << 16));
+  RETURN_IF_ERROR(CheckOption("max_batch_tokens", options.max_batch_tokens, 1 << 20));
+  RETURN_IF_ERROR(CheckOption("max_running", options.max_running, 1 << 20));
+  RETURN_IF_ERROR(CheckOption("max_model_len", options.max_model_len, config.max_positions));
+  if (options.token_ids < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("token_ids is ", options.token_ids));
+  }
+  return absl::OkStatus();
+}
+
+// Bytes of the KV memory; the largest number where they overflow, so that they fit no machine.
+int64_t KvBytes(const WorkerOptions& options, const ShardPlan& plan) {
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(options.kv_blocks * options.block_size, plan.kv_bytes_per_token(),
+                             &bytes)) {
+    return std::numeric_limits<int64_t>::max() / 2;
+  }
+  return bytes;
+}
+
+struct LoadedWeights {
+  ModelWeights weights;
+  std::vector<std::string> warnings;
+};
+
+absl::StatusOr<LoadedWeights> Load(const ModelConfig& config, const WorkerOptions& options,
+                                   const ShardPlan& plan, Device& device,
+                                   const LoadProgress& progress) {
+  LoadedWeights loaded;
+  if (options.dummy_weights) {
+    const std::unique_ptr<WeightSource> source = MakeDummySource();
+    ASSIGN_OR_RETURN(loaded.weights,
+                     LoadWeights(config, plan, *source, options.dtype, device, progress));
+    return loaded;
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                   Checkpoint::Open(options.model_dir));
+  ASSIGN_OR_RETURN(const CheckpointReport report, CheckCheckpoint(*checkpoint, config));
+  for (const std::string& name : report.extra_tensors) {
+    loaded.warnings.push_back(
+        absl::StrCat("tensor ", name, " of the checkpoint is not part of the model: ignored"));
+  }
+  const std::unique_ptr<WeightSource> source = MakeCheckpointSource(*checkpoint);
+  ASSIGN_OR_RETURN(loaded.weights,
+                   LoadWeights(config, plan, *source, options.dtype, device, progress));
+  return loaded;
+}
+
+// Ids that may be chosen: those with a token, or all where the tokenizer's are not known.
+int64_t ValidIds(const ModelConfig& config, const WorkerOptions& options) {
+  return options.mask_padding && options.token_ids > 0
+             ? std::min(options.token_ids, config.vocabulary)
+             : config.vocabulary;
+}
+
+// FNV-1a over 64-bit words.
+class Digest {
+ public:
+  void Add(uint64_t word) { hash_ = (hash_ ^ word) * 0x100000001b3u; }
+  uint64_t value() const { return hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+}  // namespace
+
+class Worker::State {
+ public:
+  struct Parts {
+    std::unique_ptr<Device> device;
+    std::unique_ptr<Qwen2> model;
+    KvCache kv;
+    WorkerBatch batch;
+    WorkerChooser chooser;
+    std::vector<std::string> warnings;
+  };
+
+  State(const WorkerOptions& options, const WorkerLimits& limits, Parts parts)
+      : options_(options), parts_(std::move(parts)), slots_(limits) {}
+
+  static absl::StatusOr<std::unique_ptr<State>> Create(const ModelConfig& config,
+                                                       const WorkerOptions& options,
+                                                       std::unique_ptr<Device> device,
+                                                       const LoadProgress& progress);
+
+  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group);
+  void LeaveEpoch();
+  absl::StatusOr<StepResult> Run(const StepPlan& plan);
+  void Abort();
+
+  const Parts& parts() const { return parts_; }
+
+ private:
+  absl::Status CheckTurn(const StepPlan& plan) const;
+  absl::Status Accept(const StepPlan& plan);
+  absl::Status AddRows(const SequenceRows& rows, size_t sequence);
+  absl::Status Compute();
+  StepResult Report(const StepPlan& plan);
+
+  WorkerOptions options_;
+  Parts parts_;
+  WorkerSlots slots_;
+  uint64_t epoch_ = 0;
+  uint64_t last_step_ = 0;
+  std::mutex mutex_;  // of the pointer, against Abort() from another thread
+  std::unique_ptr<Communicator> tensor_group_;
+};
+
+absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const ModelConfig& config,
+                                                                     const WorkerOptions& options,
+                                                                     std::unique_ptr<Device> device,
+                                                                     const LoadProgress& progress) {
+  RETURN_IF_ERROR(CheckOptions(config, options, device.get()));
+  ASSIGN_OR_RETURN(const ShardPlan plan,
+                   ShardPlan::Make(config.Dims(options.dtype), options.parallelism, options.rank));
+  const Qwen2Options model_options = {.act = options.dtype,
+                                      .max_batch_tokens = options.max_batch_tokens,
+                                      .max_positions = options.max_model_len};
+  if (device->kind() == "cpu") {
+    RETURN_IF_ERROR(
+        CheckHostMemory({.weights = plan.weight_bytes(),
+                         .kv = KvBytes(options, plan),
+                         .workspace = Qwen2::WorkspaceBytes(config, plan, model_options)}));
+  }
+  const WorkerLimits limits = {.slots = options.max_running,
+                               .positions = options.max_model_len,
+                               .kv_blocks = options.kv_blocks,
+                               .block_size = options.block_size,
+                               .vocabulary = config.vocabulary};
+  ASSIGN_OR_RETURN(WorkerBatch batch,
+                   WorkerBatch::Create(options.max_batch_tokens, options.max_running,
+                                       limits.blocks_per_sequence(), *device));
+  ASSIGN_OR_RETURN(WorkerChooser chooser, WorkerChooser::Create(ValidIds(config, options),
+                                                                options.max_batch_tokens, *device));
+  ASSIGN_OR_RETURN(KvCache kv, KvCache::Create(plan, options.kv_blocks, options.block_size,
+                                               options.dtype, *device));
+  ASSIGN_OR_RETURN(LoadedWeights loaded, Load(config, options, plan, *device, progress));
+  ASSIGN_OR_RETURN(std::unique_ptr<Qwen2> model,
+                   Qwen2::Create(config, plan, std::move(loaded.weights), model_options, *device));
+  return std::make_unique<State>(
+      options, limits,
+      Parts{std::move(device), std::move(model), std::move(kv), std::move(batch),
+            std::move(chooser), std::move(loaded.warnings)});
+}
+
+absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group) {
+  const RankList group = TensorGroup(options_.parallelism, options_.rank);
+  const int index =
+      static_cast<int>(std::find(group.begin(), group.end(), options_.rank) - group.begin());
+  if (tensor_group == nullptr || tensor_group->size() != static_cast<int>(group.size()) ||
+      tensor_group->rank() != index) {
+    return absl::InvalidArgumentError(absl::StrCat("rank ", options_.rank, " joins epoch ", epoch,
+                                                   " with a communicator that is not that of rank ",
+                                                   index, " of a group of ", group.size()));
+  }
+  LeaveEpoch();
+  slots_.Reset();
+  epoch_ = epoch;
+  last_step_ = 0;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  tensor_group_ = std::move(tensor_group);
+  return absl::OkStatus();
+}
+
+void Worker::State::LeaveEpoch() {
+  Abort();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  tensor_group_ = nullptr;
+}
+
+void Worker::State::Abort() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (tensor_group_ != nullptr) {
+    tensor_group_->Abort();
+  }
+}
+
+absl::Status Worker::State::CheckTurn(const StepPlan& plan) const {
+  if (tensor_group_ == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a plan of epoch ", plan.epoch, " came outside of any epoch"));
+  }
+  if (plan.epoch != epoch_ || plan.step != last_step_ + 1) {
+    return absl::FailedPreconditionError(absl::StrCat("a plan of epoch ", plan.epoch, ", step ",
+                                                      plan.step, " came where epoch ", epoch_,
+                                                      ", step ", last_step_ + 1, " was expected"));
+  }
+  return absl::OkStatus();
+}
+
+// Brings slots, batch and the wanted logits to what the plan says.
+absl::Status Worker::State::Accept(const StepPlan& plan) {
+  parts_.batch.Clear();
+  parts_.chooser.rows().clear();
+  if (plan.tokens() > options_.max_batch_tokens ||
+      static_cast<int64_t>(plan.rows.size()) > options_.max_running) {
+    return absl::InternalError(absl::StrCat("the plan has ", plan.tokens(), " rows of ",
+                                            plan.rows.size(), " sequences, over the limits of ",
+                                            options_.max_batch_tokens, " and ",
+                                            options_.max_running));
+  }
+  for (const AdmitSequence& admit : plan.admits) {
+    RETURN_IF_ERROR(slots_.Admit(admit));
+  }
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    RETURN_IF_ERROR(AddRows(plan.rows[i], i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
+  const size_t first_row = parts_.batch.ids().size();
+  RETURN_IF_ERROR(slots_.Extend(rows, parts_.batch.ids()));
+  parts_.batch.AddSequence(static_cast<int64_t>(rows.first_position), slots_.blocks(rows.slot));
+  for (size_t i = 0; i < rows.tokens.size(); ++i) {
+    LogitRow wanted;
+    wanted.row = static_cast<int32_t>(first_row + i);
+    wanted.target = rows.score_targets.empty() ? -1 : std::max(rows.score_targets[i], -1);
+    wanted.sample = rows.sample && i + 1 == rows.tokens.size();
+    wanted.sequence = sequence;
+    wanted.row_of_rows = i;
+    if (wanted.sample) {
+      wanted.sampling = slots_.NextSamplingRow(rows.slot);
+    }
+    if (wanted.sample || wanted.target >= 0) {
+      parts_.chooser.rows().push_back(wanted);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::State::Compute() {
+  if (parts_.batch.tokens() > 0) {
+    const BatchView batch = parts_.batch.Upload();
+    parts_.model->Forward(parts_.batch.device_ids(), batch, parts_.kv, *tensor_group_);
+    parts_.chooser.Run(*parts_.model, *tensor_group_);
+  }
+  const absl::Status device_status = parts_.device->Synchronize();
+  RETURN_IF_ERROR(tensor_group_->status());
+  return device_status;
+}
+
+// Every rank remembers what was sampled; the first of the group tells.
+StepResult Worker::State::Report(const StepPlan& plan) {
+  std::vector<SequenceResult> results(plan.rows.size());
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    results[i].slot = plan.rows[i].slot;
+    results[i].logprobs.resize(plan.rows[i].score_targets.size());
+  }
+  for (const LogitRow& row : parts_.chooser.rows()) {
+    SequenceResult& result = results[row.sequence];
+    if (row.target >= 0) {
+      result.logprobs[row.row_of_rows] = row.logprob;
+    }
+    if (row.sample) {
+      result.tokens.push_back(row.token);
+      slots_.RecordSample(result.slot, plan.step, row.token);
+    }
+  }
+  Digest digest;
+  digest.Add(plan.step);
+  StepResult step;
+  step.epoch = plan.epoch;
+  step.step = plan.step;
+  for (SequenceResult& result : results) {
+    for (const int32_t token : result.tokens) {
+      digest.Add(static_cast<uint32_t>(token));
+    }
+    const bool has_result = !result.tokens.empty() || !result.logprobs.empty();
+    if (has_result && tensor_group_->rank() == 0) {
+      step.sequences.push_back(std::move(result));
+    }
+  }
+  step.digest = digest.value();
+  return step;
+}
+
+absl::StatusOr<StepResult> Worker::State::Run(const StepPlan& plan) {
+  RETURN_IF_ERROR(CheckTurn(plan));
+  absl::Status status = Accept(plan);
+  if (status.ok()) {
+    status = Compute();
+  }
+  if (!status.ok()) {
+    return Annotate(
+        status, absl::StrCat("rank ", options_.rank, ", epoch ", plan.epoch, ", step ", plan.step));
+  }
+  StepResult result = Report(plan);
+  for (const uint32_t slot : plan.releases) {
+    RETURN_IF_ERROR(slots_.Release(slot));
+  }
+  last_step_ = plan.step;
+  return result;
+}
+
+Worker::Worker(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Worker::~Worker() { state_->LeaveEpoch(); }
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const ModelConfig& config,
+                                                       const WorkerOptions& options,
+                                                       std::unique_ptr<Device> device,
+                                                       LoadProgress progress) {
+  ASSIGN_OR_RETURN(std::unique_ptr<State> state,
+                   State::Create(config, options, std::move(device), progress));
+  return absl::WrapUnique(new Worker(std::move(state)));
+}
+
+absl::Status Worker::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group) {
+  return state_->JoinEpoch(epoch, std::move(tensor_group));
+}
+void Worker::LeaveEpoch() { state_->LeaveEpoch(); }
+absl::StatusOr<StepResult> Worker::Run(const StepPlan& plan) { return state_->Run(plan); }
+void Worker::Abort() { state_->Abort(); }
+
+int64_t Worker::weight_bytes() const { return state_->parts().model->weight_bytes(); }
+int64_t Worker::kv_bytes() const { return state_->parts().kv.bytes(); }
+std::vector<std::string> Worker::warnings() const { return state_->parts().warnings; }
+
+}  // namespace cohort

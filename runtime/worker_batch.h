@@ -1,0 +1,48 @@
+// The rows of one step on their way to the device. Owned by the worker; allocated once.
+#ifndef COHORT_RUNTIME_WORKER_BATCH_H_
+#define COHORT_RUNTIME_WORKER_BATCH_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace cohort {
+
+class WorkerBatch {
+ public:
+  // `device` must outlive the batch.
+  static absl::StatusOr<WorkerBatch> Create(int64_t max_tokens, int64_t max_sequences,
+                                            int64_t blocks_per_sequence, Device& device);
+
+  void Clear();
+  int64_t tokens() const { return static_cast<int64_t>(positions_.size()); }
+  int64_t sequences() const { return static_cast<int64_t>(block_tables_.size()); }
+
+  // The ids of the rows, in order; the caller appends those of a sequence before AddSequence().
+  std::vector<int32_t>& ids() { return ids_; }
+  // The rows added to ids() since the last call, at consecutive positions. `blocks` must stay as it
+  // is until Upload().
+  void AddSequence(int64_t first_position, const std::vector<int32_t>& blocks);
+
+  // Copies everything to the device; valid until the next Clear().
+  BatchView Upload();
+  TensorView device_ids() const { return ids_tensor_.view().Rows(0, tokens()); }
+
+ private:
+  WorkerBatch() = default;
+
+  Device* device_ = nullptr;
+  std::vector<int32_t> ids_;                                 // [tokens]
+  std::vector<int32_t> positions_;                           // [tokens]
+  std::vector<int32_t> sequence_of_token_;                   // [tokens]
+  std::vector<const std::vector<int32_t>*> block_tables_;    // [sequences]
+  std::vector<int32_t> padded_tables_;                       // [sequences, longest table]
+  Tensor ids_tensor_, positions_tensor_, sequences_tensor_;  // [max tokens] int32
+  Tensor tables_tensor_;  // [max sequences * blocks per sequence] int32
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_WORKER_BATCH_H_

@@ -1,0 +1,128 @@
+#include "runtime/worker_slots.h"
+
+namespace cohort {
+
+WorkerSlots::WorkerSlots(const WorkerLimits& limits)
+    : limits_(limits), slots_(static_cast<size_t>(limits.slots)) {
+  for (Slot& slot : slots_) {
+    slot.blocks.reserve(static_cast<size_t>(limits.blocks_per_sequence()));
+  }
+}
+
+void WorkerSlots::Reset() {
+  for (Slot& slot : slots_) {
+    slot.is_live = false;
+  }
+}
+
+absl::Status WorkerSlots::CheckSlot(uint32_t slot) const {
+  return slot < slots_.size() ? absl::OkStatus()
+                              : absl::InternalError(absl::StrCat("the plan names slot ", slot,
+                                                                 " of ", slots_.size()));
+}
+
+absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
+  RETURN_IF_ERROR(CheckSlot(admit.slot));
+  Slot& slot = slots_[admit.slot];
+  slot.is_live = true;
+  slot.sequence_index = admit.sequence_index;
+  slot.sampling = admit.sampling;
+  slot.length = 0;
+  slot.blocks.clear();
+  slot.samples.fill({});
+  slot.sample_count = 0;
+  return absl::OkStatus();
+}
+
+absl::Status WorkerSlots::CheckRows(const SequenceRows& rows) const {
+  RETURN_IF_ERROR(CheckSlot(rows.slot));
+  const Slot& slot = slots_[rows.slot];
+  const int64_t count = static_cast<int64_t>(rows.tokens.size());
+  const auto error = [&](auto... parts) {
+    return absl::InternalError(absl::StrCat("the plan for slot ", rows.slot, " ", parts...));
+  };
+  if (!slot.is_live || count == 0) {
+    return error(slot.is_live ? "has no rows" : "names a sequence that was never admitted");
+  }
+  if (rows.first_position != static_cast<uint64_t>(slot.length)) {
+    return error("begins at position ", rows.first_position, " where ", slot.length,
+                 " was expected");
+  }
+  if (count > limits_.positions - slot.length) {
+    return error("goes beyond the ", limits_.positions, " positions of a sequence");
+  }
+  const int64_t blocks = static_cast<int64_t>(slot.blocks.size() + rows.appended_blocks.size());
+  if (blocks > limits_.blocks_per_sequence() || slot.length + count > blocks * limits_.block_size) {
+    return error("has ", blocks, " blocks for ", slot.length + count, " positions");
+  }
+  for (const int32_t block : rows.appended_blocks) {
+    if (block < 0 || block >= limits_.kv_blocks) {
+      return error("appends block ", block, " of ", limits_.kv_blocks);
+    }
+  }
+  if (!rows.score_targets.empty() && rows.score_targets.size() != rows.tokens.size()) {
+    return error("has ", rows.score_targets.size(), " score targets for ", count, " rows");
+  }
+  for (const int32_t target : rows.score_targets) {
+    if (target >= limits_.vocabulary) {
+      return error("scores id ", target, " of ", limits_.vocabulary);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> WorkerSlots::Resolve(const Slot& slot, const TokenSource& source) const {
+  if (source.is_literal()) {
+    if (source.id < 0 || source.id >= limits_.vocabulary) {
+      return absl::InternalError(
+          absl::StrCat("the plan holds token id ", source.id, " of ", limits_.vocabulary));
+    }
+    return source.id;
+  }
+  for (const Sample& sample : slot.samples) {
+    if (sample.step == source.sampled_in_step && sample.step != 0) {
+      // What follows logits that were not numbers is computed with any id and thrown away.
+      return sample.token < 0 ? 0 : sample.token;
+    }
+  }
+  return absl::InternalError(absl::StrCat("the plan names a token sampled in step ",
+                                          source.sampled_in_step,
+                                          ", which the sequence does not have"));
+}
+
+absl::Status WorkerSlots::Extend(const SequenceRows& rows, std::vector<int32_t>& ids) {
+  RETURN_IF_ERROR(CheckRows(rows));
+  Slot& slot = slots_[rows.slot];
+  for (const TokenSource& source : rows.tokens) {
+    ASSIGN_OR_RETURN(const int32_t id, Resolve(slot, source));
+    ids.push_back(id);
+  }
+  slot.blocks.insert(slot.blocks.end(), rows.appended_blocks.begin(), rows.appended_blocks.end());
+  slot.length += static_cast<int64_t>(rows.tokens.size());
+  return absl::OkStatus();
+}
+
+void WorkerSlots::RecordSample(uint32_t slot, uint64_t step, int32_t token) {
+  Slot& live = slots_[slot];
+  live.samples[live.sample_count++ % kKeptSamples] = {step, token};
+}
+
+absl::Status WorkerSlots::Release(uint32_t slot) {
+  RETURN_IF_ERROR(CheckSlot(slot));
+  slots_[slot].is_live = false;
+  return absl::OkStatus();
+}
+
+SamplingRow WorkerSlots::NextSamplingRow(uint32_t slot) const {
+  const Slot& live = slots_[slot];
+  SamplingRow row;
+  row.temperature = live.sampling.temperature;
+  row.top_p = live.sampling.top_p;
+  row.top_k = live.sampling.top_k;
+  row.seed = live.sampling.seed;
+  row.sequence_index = live.sequence_index;
+  row.position = static_cast<uint64_t>(live.length);
+  return row;
+}
+
+}  // namespace cohort

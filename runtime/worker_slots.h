@@ -1,0 +1,68 @@
+// What a rank remembers of the sequences that plans told it of, one slot each. Owned by the worker
+// and used from its thread.
+#ifndef COHORT_RUNTIME_WORKER_SLOTS_H_
+#define COHORT_RUNTIME_WORKER_SLOTS_H_
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/ops.h"
+#include "runtime/step_plan.h"
+
+namespace cohort {
+
+struct WorkerLimits {
+  int64_t slots = 0;       // sequences at a time
+  int64_t positions = 0;   // of a sequence
+  int64_t kv_blocks = 0;   // of this rank
+  int64_t block_size = 0;  // tokens
+  int64_t vocabulary = 0;
+  int64_t blocks_per_sequence() const { return (positions + block_size - 1) / block_size; }
+};
+
+// Every method answers INTERNAL, naming the slot and the values, for what a correct scheduler does
+// not plan.
+class WorkerSlots {
+ public:
+  explicit WorkerSlots(const WorkerLimits& limits);
+
+  void Reset();  // no slot holds a sequence
+  absl::Status Admit(const AdmitSequence& admit);
+  // Appends the blocks, and resolves the tokens of the rows into `ids` (its end).
+  absl::Status Extend(const SequenceRows& rows, std::vector<int32_t>& ids);
+  void RecordSample(uint32_t slot, uint64_t step, int32_t token);
+  absl::Status Release(uint32_t slot);
+
+  const std::vector<int32_t>& blocks(uint32_t slot) const { return slots_[slot].blocks; }
+  // How the token after the slot's last position is chosen.
+  SamplingRow NextSamplingRow(uint32_t slot) const;
+
+ private:
+  // Plans run ahead of their results by a step or two; what they can still name is kept.
+  static constexpr size_t kKeptSamples = 8;
+  struct Sample {
+    uint64_t step = 0;  // 0: none
+    int32_t token = 0;
+  };
+  struct Slot {
+    bool is_live = false;
+    uint32_t sequence_index = 0;
+    SamplingParameters sampling;
+    int64_t length = 0;           // positions planned so far
+    std::vector<int32_t> blocks;  // the block table
+    std::array<Sample, kKeptSamples> samples;
+    size_t sample_count = 0;
+  };
+
+  absl::Status CheckSlot(uint32_t slot) const;
+  absl::Status CheckRows(const SequenceRows& rows) const;
+  absl::StatusOr<int32_t> Resolve(const Slot& slot, const TokenSource& source) const;
+
+  WorkerLimits limits_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_WORKER_SLOTS_H_

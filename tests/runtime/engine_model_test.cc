@@ -1,0 +1,187 @@
+// The engine over real ranks with a small model of random weights: what a request gets depends
+// neither on the tensor-parallel degree nor on what it is batched or chunked with.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "runtime/engine.h"
+#include "tests/runtime/in_process_group.h"
+#include "tests/runtime/recording_sink.h"
+
+namespace cohort {
+namespace {
+
+// Six query heads over two KV heads and 80 FFN columns: nothing divides by 5.
+constexpr char kTinyConfig[] = R"({
+  "architectures": ["Qwen2ForCausalLM"],
+  "model_type": "qwen2",
+  "hidden_act": "silu",
+  "hidden_size": 48,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 6,
+  "num_key_value_heads": 2,
+  "intermediate_size": 80,
+  "vocab_size": 101,
+  "max_position_embeddings": 256,
+  "rms_norm_eps": 1e-06,
+  "rope_theta": 10000.0,
+  "tie_word_embeddings": false,
+  "use_sliding_window": false,
+  "torch_dtype": "float32",
+  "eos_token_id": 7
+})";
+
+struct GroupShape {
+  int tp = 1;
+  int64_t max_batch_tokens = 64;
+  int64_t max_running = 8;
+};
+
+struct Outcome {
+  std::vector<int32_t> tokens;
+  std::vector<float> prompt_logprobs;
+  FinishReason reason = FinishReason::kStop;
+};
+
+std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
+  auto config = ParseModelConfig(kTinyConfig, "config.json");
+  EXPECT_TRUE(config.ok()) << config.status();
+  WorkerOptions options;
+  options.dummy_weights = true;
+  options.token_ids = config->vocabulary;
+  options.dtype = DType::kF32;
+  options.parallelism.tp = shape.tp;
+  options.kv_blocks = 80;
+  options.block_size = 4;
+  options.max_batch_tokens = shape.max_batch_tokens;
+  options.max_running = shape.max_running;
+  options.max_model_len = 64;
+  auto group = InProcessGroup::Create(*config, options);
+  EXPECT_TRUE(group.ok()) << group.status();
+  return group.ok() ? *std::move(group) : nullptr;
+}
+
+// Greedy, sampled and scored ones of several lengths.
+std::vector<Request> Requests() {
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 12; ++i) {
+    Request request;
+    for (int32_t position = 0; position < 1 + i * 3; ++position) {
+      request.prompt.push_back((i * 31 + position * 17) % 101);
+    }
+    request.stopping.max_tokens = 4 + i;
+    request.stopping.ignore_eos = i % 2 == 0;
+    request.score = i % 6 == 5;
+    if (i % 3 == 1) {
+      request.sampling = {
+          .temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = static_cast<uint64_t>(i)};
+    }
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+Outcome OutcomeOf(RecordingSink& sink) {
+  const Finish finish = sink.WaitForFinish();
+  EXPECT_TRUE(finish.status.ok()) << finish.status;
+  return {sink.tokens(), finish.prompt_logprobs, finish.reason};
+}
+
+// All requests at once, or each after the one before.
+std::vector<Outcome> RunAll(Engine& engine, bool together) {
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (const Request& request : Requests()) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    const auto id = engine.Submit(request, sinks.back());
+    EXPECT_TRUE(id.ok()) << id.status();
+    if (!together) {
+      sinks.back()->WaitForFinish();
+    }
+  }
+  std::vector<Outcome> outcomes;
+  for (const std::shared_ptr<RecordingSink>& sink : sinks) {
+    outcomes.push_back(OutcomeOf(*sink));
+  }
+  return outcomes;
+}
+
+std::vector<Outcome> RunOn(const GroupShape& shape, bool together) {
+  const std::unique_ptr<InProcessGroup> group = MakeGroup(shape);
+  if (group == nullptr) {
+    return {};
+  }
+  Engine engine(group->scheduler_options(),
+                [](uint64_t, absl::Status status) { ADD_FAILURE() << status; });
+  engine.GroupReady(group->Join(1, absl::Seconds(60)));
+  return RunAll(engine, together);
+}
+
+// Equal tokens; log-probabilities equal up to `tolerance` of the largest.
+void ExpectSame(const std::vector<Outcome>& expected, const std::vector<Outcome>& actual,
+                double tolerance) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    SCOPED_TRACE(absl::StrCat("request ", i));
+    EXPECT_EQ(actual[i].tokens, expected[i].tokens);
+    EXPECT_EQ(actual[i].reason, expected[i].reason);
+    ASSERT_EQ(actual[i].prompt_logprobs.size(), expected[i].prompt_logprobs.size());
+    for (size_t j = 0; j < expected[i].prompt_logprobs.size(); ++j) {
+      const float wanted = expected[i].prompt_logprobs[j];
+      EXPECT_NEAR(actual[i].prompt_logprobs[j], wanted, tolerance * std::abs(wanted)) << j;
+    }
+  }
+}
+
+TEST(EngineModel, OutcomesAreThoseOfTheRequestsAlone) {
+  const std::vector<Outcome> alone = RunOn({.max_running = 1}, /*together=*/false);
+  ASSERT_FALSE(alone.empty());
+  EXPECT_EQ(alone[0].tokens.size(), 4u);
+  EXPECT_EQ(alone[5].prompt_logprobs.size(), 15u);
+  {
+    SCOPED_TRACE("batched");
+    ExpectSame(alone, RunOn({}, /*together=*/true), 0);
+  }
+  SCOPED_TRACE("chunks of at most 5 rows");
+  ExpectSame(alone, RunOn({.max_batch_tokens = 5, .max_running = 3}, /*together=*/true), 0);
+}
+
+// Ranks add partial sums in another order than one rank does. The rounding of each sum is at most
+// its length times epsilon; a row passes two sums over the hidden size and two over the FFN columns
+// per layer and one in the head.
+TEST(EngineModel, OutcomesDoNotDependOnTheTensorParallelDegree) {
+  const double rounding = (2 * 2 * (48 + 80) + 48) * std::numeric_limits<float>::epsilon();
+  const std::vector<Outcome> one = RunOn({.tp = 1}, /*together=*/true);
+  ASSERT_FALSE(one.empty());
+  for (const int tp : {2, 3, 5, 6}) {
+    SCOPED_TRACE(absl::StrCat("tp ", tp));
+    const std::vector<Outcome> many = RunOn({.tp = tp}, /*together=*/true);
+    ExpectSame(one, many, rounding);
+    ExpectSame(many, RunOn({.tp = tp, .max_batch_tokens = 7, .max_running = 4}, true), 0);
+  }
+}
+
+TEST(EngineModel, RanksServeTheNextEpochWithTheSameTokens) {
+  const std::vector<Outcome> expected = RunOn({.tp = 2}, /*together=*/true);
+  const std::unique_ptr<InProcessGroup> group = MakeGroup({.tp = 2});
+  ASSERT_NE(group, nullptr);
+  Engine engine(group->scheduler_options(), nullptr);
+  engine.GroupReady(group->Join(1, absl::Seconds(60)));
+  Request request;
+  request.prompt = {1, 2, 3};
+  request.stopping.max_tokens = 60;
+  request.stopping.ignore_eos = true;
+  const auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(engine.Submit(request, sink).ok());
+  sink->WaitForTokens(3);
+  engine.GroupLost(1, absl::UnavailableError("a drill"));
+  const Finish finish = sink->WaitForFinish();
+  EXPECT_TRUE(finish.reason == FinishReason::kError || finish.reason == FinishReason::kLength);
+  engine.GroupReady(group->Join(2, absl::Seconds(60)));
+  ExpectSame(expected, RunAll(engine, /*together=*/true), 0);
+}
+
+}  // namespace
+}  // namespace cohort

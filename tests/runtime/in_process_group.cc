@@ -1,0 +1,83 @@
+#include "tests/runtime/in_process_group.h"
+
+#include <utility>
+
+#include "kernels/device.h"
+#include "parallel/thread_communicator.h"
+#include "tests/runtime/thread_step_link.h"
+
+namespace cohort {
+
+// A worker's life in one epoch: joins with the first plan, on the link's thread, and leaves with
+// the link.
+class InProcessGroup::Rank : public RankBody {
+ public:
+  Rank(InProcessGroup* group, Worker* worker, uint64_t epoch,
+       std::unique_ptr<Communicator> communicator)
+      : group_(group), worker_(worker), epoch_(epoch), communicator_(std::move(communicator)) {}
+
+  ~Rank() override {
+    worker_->LeaveEpoch();
+    const std::lock_guard<std::mutex> lock(group_->mutex_);
+    --group_->joined_;
+    group_->left_.notify_all();
+  }
+
+  absl::StatusOr<StepResult> Run(const StepPlan& plan) override {
+    if (communicator_ != nullptr) {
+      RETURN_IF_ERROR(worker_->JoinEpoch(epoch_, std::move(communicator_)));
+    }
+    return worker_->Run(plan);
+  }
+
+  void Abort() override { worker_->Abort(); }
+
+ private:
+  InProcessGroup* group_;
+  Worker* worker_;
+  uint64_t epoch_;
+  std::unique_ptr<Communicator> communicator_;  // until joined
+};
+
+absl::StatusOr<std::unique_ptr<InProcessGroup>> InProcessGroup::Create(const ModelConfig& config,
+                                                                       WorkerOptions options) {
+  std::unique_ptr<InProcessGroup> group(new InProcessGroup(config, options));
+  for (int rank = 0; rank < options.parallelism.tp; ++rank) {
+    DeviceOptions device_options;
+    ASSIGN_OR_RETURN(std::unique_ptr<Device> device, Device::Create(device_options));
+    options.rank = rank;
+    ASSIGN_OR_RETURN(std::unique_ptr<Worker> worker,
+                     Worker::Create(config, options, std::move(device), [](int64_t, int64_t) {}));
+    group->workers_.push_back(std::move(worker));
+  }
+  return group;
+}
+
+std::unique_ptr<Executor> InProcessGroup::Join(uint64_t epoch, absl::Duration step_timeout) {
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    left_.wait(lock, [this] { return joined_ == 0; });
+    joined_ = static_cast<int>(workers_.size());
+  }
+  auto communicators = MakeThreadCommunicators(static_cast<int>(workers_.size()), step_timeout);
+  std::vector<std::unique_ptr<StepLink>> links;
+  for (size_t rank = 0; rank < workers_.size(); ++rank) {
+    links.push_back(MakeThreadStepLink(
+        absl::StrCat("rank ", rank),
+        std::make_unique<Rank>(this, workers_[rank].get(), epoch, std::move(communicators[rank]))));
+  }
+  return std::make_unique<Executor>(epoch, std::move(links), step_timeout);
+}
+
+SchedulerOptions InProcessGroup::scheduler_options() const {
+  SchedulerOptions options;
+  options.blocks = options_.kv_blocks;
+  options.block_size = options_.block_size;
+  options.max_running = options_.max_running;
+  options.max_batch_tokens = options_.max_batch_tokens;
+  options.max_model_len = options_.max_model_len;
+  options.eos_token_ids = config_.eos_token_ids;
+  return options;
+}
+
+}  // namespace cohort

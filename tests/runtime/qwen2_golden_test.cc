@@ -1,0 +1,198 @@
+// The model against the reference implementation: tests/golden/make_golden.py wrote the checkpoints
+// and the answers.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/str_replace.h"
+#include "runtime/json.h"
+#include "tests/runtime/worker_ranks.h"
+
+namespace cohort {
+namespace {
+
+constexpr int64_t kBlockSize = 4;  // prompts lie in several blocks
+
+struct GoldenPrompt {
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;       // of ids[1..]
+  std::vector<float> last_logprobs;  // [vocabulary], after the last id
+  std::vector<int32_t> greedy_ids;
+  std::vector<float> greedy_margins;
+};
+
+struct Golden {
+  std::vector<GoldenPrompt> prompts;
+  double bf16_mean_error = 0;  // of `logprobs`, over all prompts
+};
+
+std::string GoldenFolder(StringView name) {
+  return absl::StrCat(COHORT_SOURCE_DIR, "/tests/golden/", name);
+}
+
+template <class T>
+std::vector<T> Numbers(const Json& object, StringView key) {
+  std::vector<T> numbers;
+  for (const Json& element : object.Find(key)->elements()) {
+    numbers.push_back(static_cast<T>(*element.AsReal()));
+  }
+  return numbers;
+}
+
+Golden ReadGolden(StringView name) {
+  const std::string path = GoldenFolder(name) + "/golden.json";
+  const auto text = ReadFile(path, 1 << 20);
+  CHECK_OK(text.status());
+  const auto json = ParseJson(*text, path);
+  CHECK_OK(json.status());
+  Golden golden;
+  golden.bf16_mean_error = *json->Find("bf16_mean_error")->AsReal();
+  for (const Json& prompt : json->Find("prompts")->elements()) {
+    golden.prompts.push_back({Numbers<int32_t>(prompt, "ids"), Numbers<float>(prompt, "logprobs"),
+                              Numbers<float>(prompt, "last_logprobs"),
+                              Numbers<int32_t>(*prompt.Find("greedy"), "ids"),
+                              Numbers<float>(*prompt.Find("greedy"), "margins")});
+  }
+  return golden;
+}
+
+std::unique_ptr<WorkerRanks> MakeRanks(StringView name, int tp, DType dtype) {
+  const auto config = LoadModelConfig(GoldenFolder(name));
+  CHECK_OK(config.status());
+  WorkerOptions options;
+  options.model_dir = GoldenFolder(name);
+  options.dtype = dtype;
+  options.parallelism.tp = tp;
+  options.kv_blocks = 16;
+  options.block_size = kBlockSize;
+  options.max_batch_tokens = 64;
+  options.max_running = 2;
+  options.max_model_len = 64;
+  auto ranks = WorkerRanks::Create(*config, options);
+  CHECK_OK(ranks.status());
+  return *std::move(ranks);
+}
+
+// 1, 2, 3, 5, 8 and the number of heads; every degree with COHORT_TEST_ALL.
+std::vector<int> Degrees(StringView name) {
+  const int64_t heads = LoadModelConfig(GoldenFolder(name))->query_heads;
+  const std::set<int64_t> usual = {1, 2, 3, 5, 8, heads};
+  std::vector<int> degrees;
+  for (int64_t tp = 1; tp <= heads; ++tp) {
+    if (usual.count(tp) > 0 || std::getenv("COHORT_TEST_ALL") != nullptr) {
+      degrees.push_back(static_cast<int>(tp));
+    }
+  }
+  return degrees;
+}
+
+double MeanError(const std::vector<float>& values, const std::vector<float>& expected) {
+  double sum = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    sum += std::abs(static_cast<double>(values[i]) - expected[i]);
+  }
+  return sum / static_cast<double>(expected.size());
+}
+
+class Qwen2GoldenTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(Qwen2GoldenTest, ScoresInFp32AsTheReferenceAtEveryDegree) {
+  const Golden golden = ReadGolden(GetParam());
+  for (const int tp : Degrees(GetParam())) {
+    SCOPED_TRACE(absl::StrCat("tp ", tp));
+    const auto ranks = MakeRanks(GetParam(), tp, DType::kF32);
+    for (const GoldenPrompt& prompt : golden.prompts) {
+      const std::vector<float> logprobs = ranks->Score(prompt.ids, 64);
+      ASSERT_EQ(logprobs.size(), prompt.logprobs.size());
+      for (size_t i = 0; i < logprobs.size(); ++i) {
+        EXPECT_NEAR(logprobs[i], prompt.logprobs[i], 1e-4) << "position " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Qwen2GoldenTest, ScoresEveryIdOfTheVocabularyAsTheReference) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto ranks = MakeRanks(GetParam(), 2, DType::kF32);
+  const GoldenPrompt& prompt = golden.prompts[1];
+  for (size_t id = 0; id < prompt.last_logprobs.size(); ++id) {
+    std::vector<int32_t> ids = prompt.ids;
+    ids.push_back(static_cast<int32_t>(id));
+    EXPECT_NEAR(ranks->Score(ids, 64).back(), prompt.last_logprobs[id], 1e-4) << "id " << id;
+  }
+}
+
+TEST_P(Qwen2GoldenTest, ChoosesGreedilyWhatTheReferenceChoosesAtEveryDegree) {
+  const Golden golden = ReadGolden(GetParam());
+  for (const int tp : Degrees(GetParam())) {
+    SCOPED_TRACE(absl::StrCat("tp ", tp));
+    const auto ranks = MakeRanks(GetParam(), tp, DType::kF32);
+    for (const GoldenPrompt& prompt : golden.prompts) {
+      const std::vector<int32_t> ids =
+          ranks->Generate(prompt.ids, static_cast<int64_t>(prompt.greedy_ids.size()), 64, {});
+      ASSERT_EQ(ids.size(), prompt.greedy_ids.size());
+      for (size_t i = 0; i < ids.size() && prompt.greedy_margins[i] > 1e-3; ++i) {
+        ASSERT_EQ(ids[i], prompt.greedy_ids[i]) << "token " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Qwen2GoldenTest, ChunksOfThePromptGiveWhatTheWholePromptGives) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto ranks = MakeRanks(GetParam(), 3, DType::kF32);
+  const std::vector<int32_t>& ids = golden.prompts.back().ids;
+  const std::vector<float> whole = ranks->Score(ids, 64);
+  for (const int64_t chunk : {1, 3, 4, 31}) {
+    // Results of a row do not depend on the rest of the batch: equal to the bit.
+    EXPECT_EQ(ranks->Score(ids, chunk), whole) << "chunk " << chunk;
+    EXPECT_EQ(ranks->Generate(ids, 4, chunk, {}), ranks->Generate(ids, 4, 64, {}));
+  }
+}
+
+TEST_P(Qwen2GoldenTest, ErrsInBf16NoMoreThanTwiceTheReferenceInBf16) {
+  const Golden golden = ReadGolden(GetParam());
+  for (const int tp : {1, 3}) {
+    const auto ranks = MakeRanks(GetParam(), tp, DType::kBF16);
+    std::vector<float> logprobs, expected;
+    for (const GoldenPrompt& prompt : golden.prompts) {
+      const std::vector<float> scores = ranks->Score(prompt.ids, 64);
+      logprobs.insert(logprobs.end(), scores.begin(), scores.end());
+      expected.insert(expected.end(), prompt.logprobs.begin(), prompt.logprobs.end());
+    }
+    EXPECT_LE(MeanError(logprobs, expected), 2 * golden.bf16_mean_error) << "tp " << tp;
+  }
+}
+
+std::string TestNameOf(const testing::TestParamInfo<const char*>& checkpoint) {
+  return absl::StrReplaceAll(checkpoint.param, {{"-", ""}});
+}
+
+INSTANTIATE_TEST_SUITE_P(Checkpoints, Qwen2GoldenTest,
+                         testing::Values("five-heads-tied", "six-heads-sharded",
+                                         "fourteen-heads-bf16", "large-key-bias"),
+                         TestNameOf);
+
+TEST(GoldenFiles, AreThoseThatTheScriptWrote) {
+  const std::string command =
+      absl::StrCat("cd '", GoldenFolder(""), "' && sha256sum --check --quiet --strict SHA256SUMS");
+  EXPECT_EQ(std::system(command.c_str()), 0);
+}
+
+TEST(GoldenFiles, AreAllListedWithTheirHash) {
+  const auto sums = ReadFile(GoldenFolder("SHA256SUMS"), 1 << 20);
+  ASSERT_TRUE(sums.ok()) << sums.status();
+  const std::filesystem::path folder = GoldenFolder("");
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    const std::string name = std::filesystem::relative(entry.path(), folder).string();
+    if (entry.is_regular_file() && name.find('/') != std::string::npos) {
+      EXPECT_NE(sums->find("  " + name + "\n"), std::string::npos) << name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cohort

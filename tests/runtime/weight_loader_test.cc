@@ -1,0 +1,169 @@
+#include "runtime/weight_loader.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "runtime/weights.h"
+#include "tests/runtime/checkpoint_writer.h"
+
+namespace cohort {
+namespace {
+
+std::vector<float> Values(const Tensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.view().shape.elements()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = tensor.view().dtype == DType::kF32 ? tensor.view().As<float>()[i]
+                                                   : tensor.view().As<BFloat16>()[i].ToFloat();
+  }
+  return values;
+}
+
+// rows x columns of a tensor of `stored_columns`, as TensorsOf() stores it.
+void AppendStored(StringView name, Range rows, Range columns, int64_t stored_columns,
+                  std::vector<float>& values) {
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    for (int64_t column = columns.begin; column < columns.end; ++column) {
+      values.push_back(StoredValue(name, row * stored_columns + column));
+    }
+  }
+}
+
+Range Scaled(Range range, int64_t factor) { return {range.begin * factor, range.end * factor}; }
+
+class WeightLoaderTest : public testing::Test {
+ protected:
+  WeightLoaderTest() {
+    auto device = Device::Create(DeviceOptions{});
+    CHECK_OK(device.status());
+    device_ = *std::move(device);
+  }
+
+  ModelWeights Load(const ModelConfig& config, const ShardPlan& plan, WeightSource& source,
+                    DType dtype) {
+    auto weights = LoadWeights(config, plan, source, dtype, *device_, nullptr);
+    CHECK_OK(weights.status());
+    return *std::move(weights);
+  }
+
+  std::unique_ptr<Device> device_;
+};
+
+ShardPlan PlanOf(const ModelConfig& config, int tp, int rank, DType dtype) {
+  const auto plan = ShardPlan::Make(config.Dims(dtype), {.tp = tp}, rank);
+  CHECK_OK(plan.status());
+  return *plan;
+}
+
+void ExpectSlices(const ModelWeights& weights, const ModelConfig& config, const ShardPlan& plan) {
+  const Range queries = Scaled(plan.query_heads(), config.head_dim);
+  const Range keys = Scaled(plan.kv_heads(), config.head_dim);
+  const Range all = {0, config.hidden};
+  const std::string prefix = "model.layers.1.";
+  const LayerWeights& layer = weights.layers[1];
+  std::vector<float> qkv, bias, out, gate_up, down, embedding, head;
+  for (const auto& [name, rows] : {std::pair("q", queries), {"k", keys}, {"v", keys}}) {
+    const std::string projection = absl::StrCat(prefix, "self_attn.", name, "_proj.");
+    AppendStored(projection + "weight", rows, all, config.hidden, qkv);
+    AppendStored(projection + "bias", rows, {0, 1}, 1, bias);
+  }
+  AppendStored(prefix + "self_attn.o_proj.weight", all, queries,
+               config.query_heads * config.head_dim, out);
+  AppendStored(prefix + "mlp.gate_proj.weight", plan.ffn_columns(), all, config.hidden, gate_up);
+  AppendStored(prefix + "mlp.up_proj.weight", plan.ffn_columns(), all, config.hidden, gate_up);
+  AppendStored(prefix + "mlp.down_proj.weight", all, plan.ffn_columns(), config.ffn_columns, down);
+  AppendStored("model.embed_tokens.weight", plan.vocabulary(), all, config.hidden, embedding);
+  AppendStored("lm_head.weight", plan.vocabulary(), all, config.hidden, head);
+  EXPECT_EQ(Values(layer.qkv), qkv);
+  EXPECT_EQ(Values(layer.qkv_bias), bias);
+  EXPECT_EQ(Values(layer.attention_out), out);
+  EXPECT_EQ(Values(layer.gate_up), gate_up);
+  EXPECT_EQ(Values(layer.down), down);
+  EXPECT_EQ(Values(weights.embedding), embedding);
+  EXPECT_EQ(Values(weights.untied_head), head);
+}
+
+TEST_F(WeightLoaderTest, EveryRankHoldsItsSlicesOfEveryStoredDType) {
+  const ModelConfig config = TinyConfig({});
+  for (const StringView stored : {"F32", "F16", "BF16"}) {
+    const TemporaryDirectory directory;
+    // An odd number of leading bytes: data of any alignment.
+    std::vector<WrittenTensor> tensors = TensorsOf(config, stored);
+    tensors.insert(tensors.begin(), {"odd", "U8", {3}, "xyz"});
+    directory.Write("model.safetensors", SafetensorsFile(tensors));
+    const auto checkpoint = Checkpoint::Open(directory.path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (int rank = 0; rank < 3; ++rank) {
+        SCOPED_TRACE(absl::StrCat(stored, " as ", NameOf(dtype), " on rank ", rank));
+        const ShardPlan plan = PlanOf(config, 3, rank, dtype);
+        const auto source = MakeCheckpointSource(**checkpoint);
+        ExpectSlices(Load(config, plan, *source, dtype), config, plan);
+      }
+    }
+  }
+}
+
+TEST_F(WeightLoaderTest, TheHeadOfATiedModelIsItsEmbedding) {
+  const ModelConfig config = TinyConfig({.is_tied = true});
+  const auto source = MakeDummySource();
+  const ModelWeights tied = Load(config, PlanOf(config, 1, 0, DType::kF32), *source, DType::kF32);
+  EXPECT_EQ(tied.head().data, tied.embedding.view().data);
+}
+
+TEST_F(WeightLoaderTest, ReportsProgressUpToTheTotalAndBytesAsPlanned) {
+  const ModelConfig config = TinyConfig({});
+  const ShardPlan plan = PlanOf(config, 3, 1, DType::kF32);
+  const auto source = MakeDummySource();
+  int64_t last = 0, total = 0;
+  const auto progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    EXPECT_GT(done_bytes, last);
+    last = done_bytes;
+    total = total_bytes;
+  };
+  const auto weights = LoadWeights(config, plan, *source, DType::kF32, *device_, progress);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(last, total);
+  EXPECT_EQ(weights->bytes(), total);
+  EXPECT_EQ(plan.weight_bytes(), total);
+}
+
+TEST_F(WeightLoaderTest, DummyWeightsAreTheSameModelAtEveryDegree) {
+  const ModelConfig config = TinyConfig({});
+  const auto source = MakeDummySource();
+  const ModelWeights whole = Load(config, PlanOf(config, 1, 0, DType::kF32), *source, DType::kF32);
+  for (int rank = 0; rank < 3; ++rank) {
+    const ShardPlan plan = PlanOf(config, 3, rank, DType::kF32);
+    const ModelWeights part = Load(config, plan, *source, DType::kF32);
+    const TensorView down = part.layers[0].down.view();
+    for (int64_t row = 0; row < down.rows(); ++row) {
+      for (int64_t column = 0; column < down.columns(); ++column) {
+        EXPECT_EQ(down.Row<float>(row)[column],
+                  whole.layers[0].down.view().Row<float>(row)[plan.ffn_columns().begin + column]);
+      }
+    }
+  }
+}
+
+TEST_F(WeightLoaderTest, DummyWeightsHaveUnitNormsAndStandardDeviationTwoPercent) {
+  const ModelConfig config = TinyConfig({.hidden = 96, .vocabulary = 500});
+  const auto source = MakeDummySource();
+  const ModelWeights weights =
+      Load(config, PlanOf(config, 1, 0, DType::kF32), *source, DType::kF32);
+  EXPECT_EQ(Values(weights.final_norm), std::vector<float>(96, 1.0f));
+  EXPECT_EQ(Values(weights.layers[0].ffn_norm), std::vector<float>(96, 1.0f));
+  double sum = 0, squares = 0;
+  const std::vector<float> values = Values(weights.embedding);
+  for (const float value : values) {
+    sum += value;
+    squares += static_cast<double>(value) * value;
+  }
+  const double count = static_cast<double>(values.size());
+  // Five standard errors of the mean and of the deviation of 48,000 uniform numbers.
+  EXPECT_NEAR(sum / count, 0, 5 * 0.02 / std::sqrt(count));
+  EXPECT_NEAR(std::sqrt(squares / count), 0.02, 5 * 0.02 / std::sqrt(2 * count));
+  EXPECT_NE(values, Values(weights.untied_head));
+}
+
+}  // namespace
+}  // namespace cohort

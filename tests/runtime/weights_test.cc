@@ -1,0 +1,92 @@
+#include "runtime/weights.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/runtime/checkpoint_writer.h"
+
+namespace cohort {
+namespace {
+
+// Writes `tensors` and checks them against the tiny config.
+absl::StatusOr<CheckpointReport> Check(const std::vector<WrittenTensor>& tensors,
+                                       const TinyShape& shape = {}) {
+  const TemporaryDirectory directory;
+  directory.Write("model.safetensors", SafetensorsFile(tensors));
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  CHECK_OK(checkpoint.status());
+  return CheckCheckpoint(**checkpoint, TinyConfig(shape));
+}
+
+std::vector<WrittenTensor> TinyTensors(StringView dtype = "F32", const TinyShape& shape = {}) {
+  return TensorsOf(TinyConfig(shape), dtype);
+}
+
+WrittenTensor& Named(std::vector<WrittenTensor>& tensors, StringView name) {
+  for (WrittenTensor& tensor : tensors) {
+    if (tensor.name == name) {
+      return tensor;
+    }
+  }
+  CHECK(false) << name;
+  return tensors[0];
+}
+
+TEST(DeclareTensors, CountsTwelvePerLayerAndTheEnds) {
+  EXPECT_EQ(DeclareTensors(TinyConfig({.layers = 24, .is_tied = true})).size(), 290u);
+  EXPECT_EQ(DeclareTensors(TinyConfig({.layers = 80})).size(), 963u);
+}
+
+TEST(CheckCheckpoint, ReportsWhetherEverythingIsFp32) {
+  const auto fp32 = Check(TinyTensors());
+  ASSERT_TRUE(fp32.ok()) << fp32.status();
+  EXPECT_TRUE(fp32->all_fp32);
+  EXPECT_TRUE(fp32->extra_tensors.empty());
+  EXPECT_FALSE(Check(TinyTensors("BF16"))->all_fp32);
+  EXPECT_FALSE(Check(TinyTensors("F16"))->all_fp32);
+  std::vector<WrittenTensor> mixed = TinyTensors();
+  std::vector<WrittenTensor> halves = TinyTensors("F16");
+  Named(mixed, "model.norm.weight") = Named(halves, "model.norm.weight");
+  EXPECT_FALSE(Check(mixed)->all_fp32);
+}
+
+TEST(CheckCheckpoint, NamesAMissingTensorAndItsShape) {
+  std::vector<WrittenTensor> tensors = TinyTensors();
+  Named(tensors, "model.layers.1.self_attn.k_proj.bias").name = "other";
+  const absl::Status status = Check(tensors).status();
+  EXPECT_TRUE(absl::IsNotFound(status)) << status;
+  EXPECT_NE(status.message().find("model.layers.1.self_attn.k_proj.bias"), StringView::npos);
+  EXPECT_NE(status.message().find("[8]"), StringView::npos);
+}
+
+TEST(CheckCheckpoint, NamesAMisshapenTensorAndBothShapes) {
+  std::vector<WrittenTensor> tensors = TinyTensors();
+  Named(tensors, "model.layers.0.mlp.down_proj.weight").shape = {10, 24};
+  const absl::Status status = Check(tensors).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_NE(status.message().find("model.layers.0.mlp.down_proj.weight"), StringView::npos);
+  EXPECT_NE(status.message().find("[10, 24]"), StringView::npos);
+  EXPECT_NE(status.message().find("[24, 10]"), StringView::npos);
+}
+
+TEST(CheckCheckpoint, NamesATensorOfADTypeThatCannotBeComputedWith) {
+  std::vector<WrittenTensor> tensors = TinyTensors();
+  Named(tensors, "model.norm.weight").dtype = "I32";
+  const absl::Status status = Check(tensors).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_NE(status.message().find("model.norm.weight"), StringView::npos);
+  EXPECT_NE(status.message().find("I32"), StringView::npos);
+}
+
+TEST(CheckCheckpoint, ListsExtraTensorsButNotThoseKnownToBeUnused) {
+  std::vector<WrittenTensor> tensors = TinyTensors("F32", {.is_tied = true});
+  tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", "F32", {0}, ""});
+  tensors.push_back({"lm_head.weight", "F32", {0}, ""});
+  tensors.push_back({"model.vision.weight", "I8", {1}, "x"});
+  const auto tied = Check(tensors, {.is_tied = true});
+  ASSERT_TRUE(tied.ok()) << tied.status();
+  EXPECT_EQ(tied->extra_tensors, std::vector<std::string>{"model.vision.weight"});
+  EXPECT_FALSE(Check(tensors).ok());  // the head of an untied model is not empty
+}
+
+}  // namespace
+}  // namespace cohort

@@ -1,0 +1,45 @@
+// The ranks of one model as threads of the test, driven plan by plan without scheduler or engine.
+#ifndef COHORT_TESTS_RUNTIME_WORKER_RANKS_H_
+#define COHORT_TESTS_RUNTIME_WORKER_RANKS_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/worker.h"
+
+namespace cohort {
+
+class WorkerRanks {
+ public:
+  // options.parallelism.tp workers with one CPU thread each; options.rank is set per worker.
+  static absl::StatusOr<std::unique_ptr<WorkerRanks>> Create(const ModelConfig& config,
+                                                             WorkerOptions options);
+
+  absl::Status Join(uint64_t epoch, absl::Duration timeout = absl::Seconds(60));
+  // On every rank at once. Expects equal digests, and sequences from rank 0 only; the first error
+  // in rank order, else rank 0's result.
+  absl::StatusOr<StepResult> Run(const StepPlan& plan);
+  Worker& worker(int rank) { return *workers_[static_cast<size_t>(rank)]; }
+
+  // Natural-log probability of each id after the ones before it, `chunk` rows per step.
+  std::vector<float> Score(const std::vector<int32_t>& ids, int64_t chunk);
+  // `count` tokens after the prompt. The next token is named by the step that sampled it.
+  std::vector<int32_t> Generate(const std::vector<int32_t>& prompt, int64_t count, int64_t chunk,
+                                const SamplingParameters& sampling);
+
+ private:
+  explicit WorkerRanks(const WorkerOptions& options) : options_(options) {}
+  // A plan for slot 0 that follows the last one; it begins with an admission at position 0.
+  StepPlan NextPlan(int64_t first_position, int64_t rows, const SamplingParameters& sampling);
+
+  WorkerOptions options_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  uint64_t epoch_ = 0;
+  uint64_t last_step_ = 0;
+  int32_t blocks_used_ = 0;
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_TESTS_RUNTIME_WORKER_RANKS_H_
