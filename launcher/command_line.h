@@ -1,0 +1,35 @@
+// The `cohort` command: its subcommands, flags and exit codes (0 ok, 1 error, 2 usage).
+#ifndef COHORT_LAUNCHER_COMMAND_LINE_H_
+#define COHORT_LAUNCHER_COMMAND_LINE_H_
+
+#include <string>
+
+#include "launcher/client_options.h"
+#include "launcher/serve_options.h"
+
+namespace cohort {
+
+enum class Command { kNone, kServe, kGenerate, kScore, kTokenize, kStatus, kVersion, kRank };
+
+struct CommandLine {
+  Command command = Command::kNone;  // kNone: print what is below and exit
+  int exit_code = 0;
+  std::string output;  // for standard output: help
+  std::string error;   // for standard error: one line
+
+  ServeOptions serve;
+  GenerateOptions generate;
+  ScoreOptions score;
+  TokenizeOptions tokenize;
+  StatusOptions status;
+  int control_fd = -1;  // of `cohort rank`
+};
+
+CommandLine ParseCommandLine(int argc, const char* const* argv);
+
+// Parses and runs; the process's exit code.
+int RunCommandLine(int argc, const char* const* argv);
+
+}  // namespace cohort
+
+#endif  // COHORT_LAUNCHER_COMMAND_LINE_H_

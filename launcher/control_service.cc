@@ -1,0 +1,87 @@
+#include "launcher/control_service.h"
+
+#include "absl/time/clock.h"
+
+namespace cohort {
+namespace {
+
+grpc::ServerUnaryReactor* Done(grpc::CallbackServerContext* call) {
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+void FillRank(const RankStatus& rank, v1::RankInfo& message) {
+  message.set_rank(static_cast<uint32_t>(rank.rank));
+  message.set_agent(rank.agent);
+  message.set_process_id(rank.process_id);
+  message.set_state(rank.state);
+  message.set_load_progress(rank.load_progress);
+  message.set_weight_bytes(rank.weight_bytes);
+  message.set_kv_bytes(rank.kv_bytes);
+  message.set_restarts(rank.restarts);
+  message.set_device(rank.device);
+}
+
+void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
+  message.set_running(static_cast<uint32_t>(load.running));
+  message.set_waiting(static_cast<uint32_t>(load.waiting));
+  message.set_kv_blocks_used(static_cast<uint64_t>(load.kv_blocks_used));
+  message.set_kv_blocks_total(static_cast<uint64_t>(load.kv_blocks_total));
+  message.set_block_size(static_cast<uint32_t>(load.block_size));
+  message.set_steps(load.steps);
+  message.set_requests_finished(load.requests_finished);
+  message.set_prompt_tokens(load.prompt_tokens);
+  message.set_generated_tokens(load.generated_tokens);
+  message.set_last_step_milliseconds(load.last_step_milliseconds);
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ControlService::GetServerInfo(grpc::CallbackServerContext* call,
+                                                        const v1::GetServerInfoRequest*,
+                                                        v1::ServerInfo* response) {
+  *response = context_.server_info;
+  response->set_uptime_seconds(absl::ToDoubleSeconds(absl::Now() - context_.started));
+  return Done(call);
+}
+
+grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerContext* call,
+                                                       const v1::GetModelInfoRequest*,
+                                                       v1::ModelInfo* response) {
+  const ModelConfig& config = context_.config;
+  response->set_name(context_.model_name);
+  response->set_architecture(config.architecture);
+  response->set_vocabulary(static_cast<uint32_t>(config.vocabulary));
+  response->set_max_model_len(static_cast<uint32_t>(context_.max_model_len));
+  response->set_layers(static_cast<uint32_t>(config.layers));
+  response->set_hidden(static_cast<uint32_t>(config.hidden));
+  response->set_query_heads(static_cast<uint32_t>(config.query_heads));
+  response->set_kv_heads(static_cast<uint32_t>(config.kv_heads));
+  for (const int32_t id : config.eos_token_ids) {
+    response->add_eos_token_ids(static_cast<uint32_t>(id));
+  }
+  response->set_has_tokenizer(context_.tokenizer != nullptr);
+  return Done(call);
+}
+
+grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* call,
+                                                  const v1::GetLoadRequest*, v1::Load* response) {
+  const GroupStatus group = context_.group();
+  const EngineLoad load = context_.engine->load();
+  response->set_state(load.draining ? "draining" : group.state);
+  response->set_epoch(group.epoch);
+  for (const RankStatus& rank : group.ranks) FillRank(rank, *response->add_ranks());
+  FillEngineLoad(load, *response);
+  return Done(call);
+}
+
+grpc::ServerUnaryReactor* ControlService::Abort(grpc::CallbackServerContext* call,
+                                                const v1::AbortRequest* request,
+                                                v1::AbortResult* response) {
+  const std::vector<std::string> ids(request->request_ids().begin(), request->request_ids().end());
+  for (std::string& id : active_.Abort(ids)) response->add_aborted(std::move(id));
+  return Done(call);
+}
+
+}  // namespace cohort

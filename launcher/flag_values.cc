@@ -1,0 +1,125 @@
+#include "launcher/flag_values.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+
+namespace cohort {
+namespace {
+
+absl::Status Illegal(StringView text, StringView legal) {
+  return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not ", legal));
+}
+
+struct ByteUnit {
+  const char* name;
+  double bytes;
+};
+constexpr std::array<ByteUnit, 10> kByteUnits = {{{"", 1},
+                                                  {"b", 1},
+                                                  {"kb", 1e3},
+                                                  {"mb", 1e6},
+                                                  {"gb", 1e9},
+                                                  {"tb", 1e12},
+                                                  {"kib", 1024.0},
+                                                  {"mib", 1024.0 * 1024},
+                                                  {"gib", 1024.0 * 1024 * 1024},
+                                                  {"tib", 1024.0 * 1024 * 1024 * 1024}}};
+
+}  // namespace
+
+std::string HostPort::ToString() const {
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return is_ipv6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+}
+
+absl::StatusOr<absl::Duration> ParseDuration(StringView text, absl::Duration minimum) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration) || duration < minimum ||
+      duration == absl::InfiniteDuration()) {
+    return Illegal(text, absl::StrCat("a duration of at least ", absl::FormatDuration(minimum),
+                                      " such as 500ms, 30s or 2m"));
+  }
+  return duration;
+}
+
+absl::StatusOr<int64_t> ParseByteSize(StringView text) {
+  constexpr char kLegal[] =
+      "a size of at least 1 byte: a number of bytes, or one with KiB, MiB, GiB, TiB, KB, MB, GB or "
+      "TB";
+  size_t digits = 0;
+  while (digits < text.size() && (absl::ascii_isdigit(text[digits]) || text[digits] == '.')) {
+    ++digits;
+  }
+  double number = 0;
+  if (!absl::SimpleAtod(text.substr(0, digits), &number)) return Illegal(text, kLegal);
+  const std::string unit = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text.substr(digits)));
+  for (const ByteUnit& known : kByteUnits) {
+    if (unit != known.name) continue;
+    const double bytes = std::floor(number * known.bytes);
+    if (bytes < 1 || bytes > 9e18) return Illegal(text, kLegal);
+    return static_cast<int64_t>(bytes);
+  }
+  return Illegal(text, kLegal);
+}
+
+absl::StatusOr<HostPort> ParseHostPort(StringView text) {
+  constexpr char kLegal[] = "an address HOST:PORT with a port from 0 to 65535";
+  const size_t colon = text.rfind(':');
+  if (colon == StringView::npos) return Illegal(text, kLegal);
+  StringView host = text.substr(0, colon);
+  const StringView port_text = text.substr(colon + 1);
+  int port = 0;
+  if (port_text.empty() || !absl::ascii_isdigit(port_text[0]) ||
+      !absl::SimpleAtoi(port_text, &port) || port > 65535) {
+    return Illegal(text, kLegal);
+  }
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != StringView::npos) {
+    return Illegal(text, "an address HOST:PORT; put an IPv6 host in brackets");
+  }
+  if (host.empty() || host.find_first_of("[]/ ") != StringView::npos) return Illegal(text, kLegal);
+  return HostPort{std::string(host), port};
+}
+
+absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(StringView text) {
+  std::vector<uint32_t> ids;
+  for (const StringView part : absl::StrSplit(text, ',')) {
+    const StringView digits = absl::StripAsciiWhitespace(part);
+    uint32_t id = 0;
+    if (digits.empty() || !absl::ascii_isdigit(digits[0]) || !absl::SimpleAtoi(digits, &id)) {
+      return Illegal(part, "a token id (an integer from 0 to 4294967295); give ids as 1,2,3");
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {
+  int64_t value = 0;
+  if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {
+    return Illegal(text, absl::StrCat("an integer from ", minimum, " to ", maximum));
+  }
+  return value;
+}
+
+absl::StatusOr<uint64_t> ParseUnsigned(StringView text) {
+  uint64_t value = 0;
+  if (!absl::SimpleAtoi(text, &value)) {
+    return Illegal(text, "an integer from 0 to 18446744073709551615");
+  }
+  return value;
+}
+
+absl::StatusOr<double> ParseReal(StringView text) {
+  double value = 0;
+  if (!absl::SimpleAtod(text, &value)) return Illegal(text, "a number");
+  return value;
+}
+
+}  // namespace cohort

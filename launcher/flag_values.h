@@ -1,0 +1,41 @@
+// The values of flags: durations, sizes, addresses, lists of ids and numbers within a range. Errors
+// are INVALID_ARGUMENT and say the value and what is legal.
+#ifndef COHORT_LAUNCHER_FLAG_VALUES_H_
+#define COHORT_LAUNCHER_FLAG_VALUES_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "kernels/status.h"
+
+namespace cohort {
+
+struct HostPort {
+  std::string host;
+  int port = 0;
+  std::string ToString() const;  // brackets around an IPv6 host
+};
+
+// "30s", "500ms", "2m", "1h30m"; finite and at least `minimum`.
+absl::StatusOr<absl::Duration> ParseDuration(StringView text, absl::Duration minimum);
+
+// "512MiB", "1.5GiB", "2GB", plain bytes; at least 1.
+absl::StatusOr<int64_t> ParseByteSize(StringView text);
+
+// "127.0.0.1:9000", "[::1]:9000", "localhost:0".
+absl::StatusOr<HostPort> ParseHostPort(StringView text);
+
+// "1,2,3"; each from 0 to 4294967295, at least one.
+absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(StringView text);
+
+absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
+absl::StatusOr<uint64_t> ParseUnsigned(StringView text);
+
+// Any number, nan and infinities included: the server refuses those by the field's name.
+absl::StatusOr<double> ParseReal(StringView text);
+
+}  // namespace cohort
+
+#endif  // COHORT_LAUNCHER_FLAG_VALUES_H_

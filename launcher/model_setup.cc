@@ -1,0 +1,236 @@
+#include "launcher/model_setup.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "kernels/device.h"
+#include "runtime/json.h"
+#include "runtime/safetensors.h"
+#include "runtime/weights.h"
+
+namespace cohort {
+namespace {
+
+constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+// More than any group can fill; bounds what the scheduler keeps per block.
+constexpr int64_t kMaxBlocks = int64_t{1} << 24;
+
+absl::Status CheckPublishedName(const ServeOptions& options) {
+  const std::string names = absl::StrJoin(PublishedConfigNames(), ", ");
+  if (PublishedConfig(options.model) == nullptr) {
+    return absl::NotFoundError(absl::StrCat("'", options.model,
+                                            "' is neither a checkpoint directory nor a published "
+                                            "config (",
+                                            names, ")"));
+  }
+  if (!options.dummy_weights) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("'", options.model,
+                     "' is a published config and has no weights: give a "
+                     "checkpoint directory, or add --load-format dummy"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadDirectoryConfig(const std::string& directory, ModelSetup& setup) {
+  const std::string config = directory + "/config.json";
+  ASSIGN_OR_RETURN(setup.config_json, ReadFile(config, kMaxConfigBytes));
+  ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, config));
+  const std::string generation = directory + "/generation_config.json";
+  const absl::StatusOr<std::string> text = ReadFile(generation, kMaxConfigBytes);
+  if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(text.status());
+  return MergeGenerationConfig(*text, generation, setup.config);
+}
+
+// Names, configuration and whether there is a directory at all.
+absl::Status FindModel(const ServeOptions& options, ModelSetup& setup) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(options.model, ignored)) {
+    const std::filesystem::path path = std::filesystem::canonical(options.model, ignored);
+    setup.model = path.string();
+    setup.served_name = path.filename().string();
+    RETURN_IF_ERROR(ReadDirectoryConfig(setup.model, setup));
+  } else {
+    RETURN_IF_ERROR(CheckPublishedName(options));
+    setup.model = setup.served_name = options.model;
+    setup.config_json = PublishedConfig(options.model);
+    ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, options.model));
+  }
+  if (!options.served_model_name.empty()) setup.served_name = options.served_model_name;
+  return absl::OkStatus();
+}
+
+absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
+  setup.device = options.device;
+  if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
+  RETURN_IF_ERROR(DeviceAvailable(setup.device));
+  cpu_set_t allowed;
+  const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
+  const int64_t cores = known ? CPU_COUNT(&allowed) : 1;
+  setup.threads = options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / options.tp);
+  return absl::OkStatus();
+}
+
+absl::Status ReportExtraTensors(const CheckpointReport& report, bool strict, ModelSetup& setup) {
+  if (report.extra_tensors.empty()) return absl::OkStatus();
+  if (strict) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--strict: the checkpoint has tensors that the model does not: ",
+                     absl::StrJoin(report.extra_tensors, ", ")));
+  }
+  for (const std::string& name : report.extra_tensors) {
+    setup.warnings.push_back(
+        absl::StrCat("tensor ", name, " of the checkpoint is unknown to the model and ignored"));
+  }
+  return absl::OkStatus();
+}
+
+// The checkpoint's header, and the dtype that follows from it.
+absl::Status ChooseDtype(const ServeOptions& options, ModelSetup& setup) {
+  bool is_fp32 = setup.config.checkpoint_dtype == "float32";
+  if (!options.dummy_weights) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint, Checkpoint::Open(setup.model));
+    ASSIGN_OR_RETURN(const CheckpointReport report, CheckCheckpoint(*checkpoint, setup.config));
+    RETURN_IF_ERROR(ReportExtraTensors(report, options.strict, setup));
+    is_fp32 = report.all_fp32;
+  }
+  if (!options.dtype.empty()) is_fp32 = options.dtype == NameOf(DType::kF32);
+  setup.dtype = is_fp32 ? DType::kF32 : DType::kBF16;
+  return absl::OkStatus();
+}
+
+absl::Status LoadTokenizer(ModelSetup& setup) {
+  setup.token_ids = setup.config.vocabulary;
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(setup.model, ignored)) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(setup.model);
+  if (absl::IsNotFound(tokenizer.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(tokenizer.status());
+  if ((*tokenizer)->size() > setup.config.vocabulary) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        setup.model, "/tokenizer.json has ids up to ", (*tokenizer)->size() - 1,
+        ", more than the model's vocab_size ", setup.config.vocabulary, " in config.json"));
+  }
+  setup.token_ids = (*tokenizer)->size();
+  setup.tokenizer = *std::move(tokenizer);
+  return absl::OkStatus();
+}
+
+// Found here in no time; a rank would find it out only after loading its weights.
+absl::Status CheckHostMemory(const ServeOptions& options, const ModelSetup& setup) {
+  const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  if (setup.device != "cpu" || options.kv_memory_bytes <= bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("--kv-memory ", options.kv_memory_bytes,
+                   " bytes is more than the memory of this machine, ", bytes, " bytes"));
+}
+
+// KV bytes of one token on the rank that holds most of them.
+absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const ModelSetup& setup) {
+  if (options.tp > setup.config.query_heads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tp ", options.tp, " is outside 1 to ", setup.config.query_heads,
+                     ", the number of query heads of ", setup.served_name));
+  }
+  int64_t most = 0;
+  const Parallelism parallelism{.tp = static_cast<int>(options.tp)};
+  for (int rank = 0; rank < parallelism.world(); ++rank) {
+    ASSIGN_OR_RETURN(const ShardPlan plan,
+                     ShardPlan::Make(setup.config.Dims(setup.dtype), parallelism, rank));
+    most = std::max(most, plan.kv_bytes_per_token());
+  }
+  return most;
+}
+
+}  // namespace
+
+absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
+                                int64_t max_positions) {
+  if (options.max_model_len > max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-model-len ", options.max_model_len,
+                                                   " is outside 1 to ", max_positions,
+                                                   ", the model's max_position_embeddings"));
+  }
+  KvSetup kv;
+  const int64_t bytes_per_block = bytes_per_token * options.block_size;
+  kv.blocks = std::min(options.kv_memory_bytes / bytes_per_block, kMaxBlocks);
+  if (kv.blocks < 1) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("--kv-memory ", options.kv_memory_bytes, " bytes is less than one block (",
+                     options.block_size, " tokens) takes on a rank: ", bytes_per_block, " bytes"));
+  }
+  kv.max_model_len = options.max_model_len > 0 ? options.max_model_len : max_positions;
+  if (kv.blocks * options.block_size >= kv.max_model_len) return kv;
+  const int64_t needed_blocks = (kv.max_model_len + options.block_size - 1) / options.block_size;
+  const int64_t needed_bytes = needed_blocks * bytes_per_block;
+  const std::string missing =
+      absl::StrCat("a sequence of ", kv.max_model_len, " tokens takes ", needed_bytes,
+                   " bytes of KV memory on a rank; --kv-memory gives ", options.kv_memory_bytes,
+                   " bytes, ", needed_bytes - options.kv_memory_bytes, " bytes are missing");
+  if (options.max_model_len > 0) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("--max-model-len ", options.max_model_len, ": ", missing));
+  }
+  kv.max_model_len = kv.blocks * options.block_size;
+  kv.warnings.push_back(
+      absl::StrCat("max_model_len is lowered to ", kv.max_model_len, ": ", missing));
+  return kv;
+}
+
+absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
+  ModelSetup setup;
+  RETURN_IF_ERROR(FindModel(options, setup));
+  RETURN_IF_ERROR(ChooseDevice(options, setup));
+  RETURN_IF_ERROR(CheckHostMemory(options, setup));
+  RETURN_IF_ERROR(ChooseDtype(options, setup));
+  RETURN_IF_ERROR(LoadTokenizer(setup));
+  ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
+  ASSIGN_OR_RETURN(const KvSetup kv, SetUpKv(options, bytes_per_token, setup.config.max_positions));
+  setup.kv_blocks = kv.blocks;
+  setup.max_model_len = kv.max_model_len;
+  setup.warnings.insert(setup.warnings.end(), kv.warnings.begin(), kv.warnings.end());
+  return setup;
+}
+
+v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const ModelSetup& setup) {
+  v1::RankConfiguration configuration;
+  configuration.set_model(setup.model);
+  configuration.set_config_json(setup.config_json);
+  configuration.set_dummy_weights(options.dummy_weights);
+  configuration.set_mask_padding(options.mask_padding);
+  configuration.set_token_ids(setup.token_ids);
+  configuration.set_dtype(std::string(NameOf(setup.dtype)));
+  configuration.set_device(setup.device);
+  configuration.set_threads(static_cast<uint32_t>(setup.threads));
+  configuration.set_tensor_parallel(static_cast<uint32_t>(options.tp));
+  configuration.set_data_parallel(1);
+  configuration.set_expert_parallel(1);
+  configuration.set_kv_blocks(setup.kv_blocks);
+  configuration.set_block_size(options.block_size);
+  configuration.set_max_batch_tokens(options.max_batch_tokens);
+  configuration.set_max_running(options.max_running);
+  configuration.set_max_model_len(setup.max_model_len);
+  configuration.set_step_timeout_milliseconds(absl::ToInt64Milliseconds(options.step_timeout));
+  for (const int32_t id : setup.config.eos_token_ids) configuration.add_eos_token_ids(id);
+  return configuration;
+}
+
+SchedulerOptions MakeSchedulerOptions(const ServeOptions& options, const ModelSetup& setup) {
+  SchedulerOptions scheduler;
+  scheduler.blocks = setup.kv_blocks;
+  scheduler.block_size = options.block_size;
+  scheduler.max_running = options.max_running;
+  scheduler.max_batch_tokens = options.max_batch_tokens;
+  scheduler.max_model_len = setup.max_model_len;
+  scheduler.max_waiting = options.max_waiting;
+  scheduler.eos_token_ids = setup.config.eos_token_ids;
+  return scheduler;
+}
+
+}  // namespace cohort

@@ -1,0 +1,276 @@
+#include "launcher/rank.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "launcher/byte_ring.h"
+#include "launcher/log.h"
+#include "launcher/rank_control.h"
+#include "launcher/ring_step_link.h"
+#include "parallel/host_communicator.h"
+#include "runtime/worker.h"
+
+namespace cohort {
+namespace {
+
+constexpr absl::Duration kProgressPeriod = absl::Milliseconds(100);
+// Before sleeping, where every rank has a core.
+constexpr int kSpinIterations = 2000;
+
+// The coordinator decides when ranks end. A Ctrl-C of the terminal reaches the whole process group.
+void IgnoreSignals() {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(number, SIG_IGN);
+}
+
+int AllowedCores() {
+  cpu_set_t allowed;
+  return sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+}
+
+absl::StatusOr<DType> ParseDType(StringView name) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    if (NameOf(dtype) == name) return dtype;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("dtype '", name, "' is neither fp32 nor bf16"));
+}
+
+absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
+  const v1::RankConfiguration& configuration = configure.configuration();
+  WorkerOptions options;
+  ASSIGN_OR_RETURN(options.dtype, ParseDType(configuration.dtype()));
+  options.model_dir = configuration.model();
+  options.dummy_weights = configuration.dummy_weights();
+  options.mask_padding = configuration.mask_padding();
+  options.token_ids = configuration.token_ids();
+  options.parallelism.tp = static_cast<int>(configuration.tensor_parallel());
+  options.rank = static_cast<int>(configure.rank());
+  options.kv_blocks = configuration.kv_blocks();
+  options.block_size = configuration.block_size();
+  options.max_batch_tokens = configuration.max_batch_tokens();
+  options.max_running = configuration.max_running();
+  options.max_model_len = configuration.max_model_len();
+  return options;
+}
+
+// One rank process, on its main thread.
+class RankMain {
+ public:
+  RankMain(RankControl& control, v1::ConfigureRank configure)
+      : control_(control),
+        configure_(std::move(configure)),
+        local_ranks_(std::max(1, static_cast<int>(configure_.local_ranks()))),
+        spin_iterations_(local_ranks_ <= AllowedCores() ? kSpinIterations : 0),
+        step_timeout_(
+            absl::Milliseconds(configure_.configuration().step_timeout_milliseconds())) {}
+
+  absl::Status Load();
+  void ServeEpoch();
+
+ private:
+  absl::StatusOr<std::unique_ptr<Device>> CreateDevice();
+  void SayLoading(int64_t done_bytes, int64_t total_bytes);
+  void SayReady();
+  void SayFailed(uint64_t epoch, const absl::Status& status, bool joined);
+  absl::Status Join(const EpochInvitation& invitation);
+  absl::Status RunSteps();
+  absl::StatusOr<std::string> Step(StringView plan_bytes);
+  void AbortEpoch();
+
+  RankControl& control_;
+  const v1::ConfigureRank configure_;
+  const int local_ranks_;
+  const int spin_iterations_;
+  const absl::Duration step_timeout_;
+  std::string device_;
+  int64_t total_bytes_ = 0;  // of the load
+  absl::Time last_progress_ = absl::InfinitePast();
+  std::unique_ptr<Worker> worker_;
+  // Of the present epoch. Abort from the control thread.
+  std::unique_ptr<ByteRingReader> plans_;
+  std::unique_ptr<ByteRingWriter> outcomes_;
+};
+
+absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
+  const v1::RankConfiguration& configuration = configure_.configuration();
+  DeviceOptions options;
+  options.kind = configuration.device();
+  options.index = static_cast<int>(configure_.local_index());
+  options.threads = configuration.threads() > 0 ? static_cast<int>(configuration.threads())
+                                                : std::max(1, AllowedCores() / local_ranks_);
+  if (options.kind != "cpu" && configuration.tensor_parallel() > 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("tensor parallelism of ", configuration.tensor_parallel(), " on device '",
+                     options.kind, "' is not there yet: use --tp 1 or --device cpu"));
+  }
+  return Device::Create(options);
+}
+
+absl::Status RankMain::Load() {
+  const v1::RankConfiguration& configuration = configure_.configuration();
+  ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(configuration.config_json(),
+                                                        configuration.model()));
+  config.eos_token_ids.assign(configuration.eos_token_ids().begin(),
+                              configuration.eos_token_ids().end());
+  ASSIGN_OR_RETURN(const WorkerOptions options, MakeWorkerOptions(configure_));
+  ASSIGN_OR_RETURN(std::unique_ptr<Device> device, CreateDevice());
+  device_ = device->description();
+  ASSIGN_OR_RETURN(worker_, Worker::Create(config, options, std::move(device),
+                                           [this](int64_t done_bytes, int64_t total_bytes) {
+                                             SayLoading(done_bytes, total_bytes);
+                                           }));
+  SayReady();
+  return absl::OkStatus();
+}
+
+void RankMain::SayLoading(int64_t done_bytes, int64_t total_bytes) {
+  total_bytes_ = total_bytes;
+  const absl::Time now = absl::Now();
+  if (now - last_progress_ < kProgressPeriod && done_bytes < total_bytes) return;
+  last_progress_ = now;
+  v1::RankToAgent message;
+  v1::RankProgress& progress = *message.mutable_progress();
+  progress.set_state("loading");
+  progress.set_done_bytes(done_bytes);
+  progress.set_total_bytes(total_bytes);
+  progress.set_device(device_);
+  control_.Say(message);
+}
+
+void RankMain::SayReady() {
+  v1::RankToAgent message;
+  v1::RankProgress& progress = *message.mutable_progress();
+  progress.set_state("ready");
+  progress.set_done_bytes(total_bytes_);
+  progress.set_total_bytes(total_bytes_);
+  progress.set_weight_bytes(worker_->weight_bytes());
+  progress.set_kv_bytes(worker_->kv_bytes());
+  progress.set_device(device_);
+  for (std::string& warning : worker_->warnings()) progress.add_warnings(std::move(warning));
+  control_.Say(message);
+}
+
+void RankMain::SayFailed(uint64_t epoch, const absl::Status& status, bool joined) {
+  v1::RankToAgent message;
+  v1::EpochFailed& failed = *message.mutable_epoch_failed();
+  failed.set_epoch(epoch);
+  failed.set_reason(std::string(status.message()));
+  failed.set_joined(joined);
+  control_.Say(message);
+}
+
+// One epoch from its invitation to its end.
+void RankMain::ServeEpoch() {
+  uint64_t epoch = 0;
+  absl::Status status;
+  bool joined = false;
+  {
+    const EpochInvitation invitation = control_.WaitForEpoch();
+    epoch = invitation.begin.epoch();
+    status = Join(invitation);
+  }
+  if (status.ok() && control_.Enter([this] { AbortEpoch(); })) {
+    joined = true;
+    v1::RankToAgent message;
+    message.mutable_epoch_joined()->set_epoch(epoch);
+    control_.Say(message);
+    status = RunSteps();
+  }
+  if (!status.ok() && !control_.MustLeave()) {
+    LogWarning("rank_failed", {{"rank", configure_.rank()},
+                               {"epoch", epoch},
+                               {"reason", status.message()}});
+    SayFailed(epoch, status, joined);
+  }
+  control_.Exit([this] {
+    worker_->LeaveEpoch();
+    plans_.reset();
+    outcomes_.reset();
+  });
+}
+
+absl::Status RankMain::Join(const EpochInvitation& invitation) {
+  if (invitation.descriptors.size() != 3) {
+    return absl::InvalidArgumentError(absl::StrCat("an epoch came with ",
+                                                   invitation.descriptors.size(),
+                                                   " descriptors instead of 3"));
+  }
+  ASSIGN_OR_RETURN(plans_,
+                   ByteRingReader::Map(invitation.descriptors[1].get(), spin_iterations_));
+  ASSIGN_OR_RETURN(outcomes_,
+                   ByteRingWriter::Map(invitation.descriptors[2].get(), spin_iterations_));
+  HostCommunicatorOptions options;
+  options.rank = static_cast<int>(configure_.rank());
+  options.size = invitation.begin.members_size();
+  // A little before the coordinator's own deadline: a rank can tell whom it waited for.
+  options.timeout = step_timeout_ * 9 / 10;
+  options.spin_iterations = spin_iterations_;
+  ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
+                   MakeHostCommunicator(invitation.descriptors[0].get(), options));
+  return worker_->JoinEpoch(invitation.begin.epoch(), std::move(communicator));
+}
+
+// Until the epoch ends or a step fails.
+absl::Status RankMain::RunSteps() {
+  for (;;) {
+    ASSIGN_OR_RETURN(const std::string plan, plans_->Receive(absl::InfiniteFuture()));
+    const absl::StatusOr<std::string> result = Step(plan);
+    RETURN_IF_ERROR(outcomes_->Send(EncodeOutcome(result), absl::Now() + step_timeout_));
+    RETURN_IF_ERROR(result.status());
+  }
+}
+
+absl::StatusOr<std::string> RankMain::Step(StringView plan_bytes) {
+  ASSIGN_OR_RETURN(const StepPlan plan, DecodeStepPlan(plan_bytes));
+  ASSIGN_OR_RETURN(const StepResult result, worker_->Run(plan));
+  return Encode(result);
+}
+
+void RankMain::AbortEpoch() {
+  const absl::Status reason = absl::UnavailableError("the epoch has ended");
+  worker_->Abort();
+  plans_->Abort(reason);
+  outcomes_->Abort(reason);
+}
+
+void SayLost(RankControl& control, const absl::Status& status) {
+  v1::RankToAgent message;
+  v1::RankLost& lost = *message.mutable_lost();
+  lost.set_reason(std::string(status.message()));
+  lost.set_status_code(static_cast<int32_t>(status.code()));
+  lost.set_permanent(true);  // the same start meets the same checkpoint and the same memory
+  control.Say(message);
+}
+
+}  // namespace
+
+int RunRank(int control_fd) {
+  IgnoreSignals();
+  if (fcntl(control_fd, F_SETFD, FD_CLOEXEC) != 0) {
+    LogError("rank_failed", {{"reason", absl::StrCat("descriptor ", control_fd,
+                                                     " is no control socket: ranks are started "
+                                                     "by `cohort serve`")}});
+    return 1;
+  }
+  RankControl control((ControlSocket(FileDescriptor(control_fd))));
+  v1::ConfigureRank configure = control.WaitForConfiguration();
+  prctl(PR_SET_NAME, absl::StrCat("cohort rank ", configure.rank()).c_str());
+  RankMain rank(control, std::move(configure));
+  const absl::Status loaded = rank.Load();
+  if (!loaded.ok()) {
+    SayLost(control, loaded);
+    return 1;
+  }
+  for (;;) rank.ServeEpoch();
+}
+
+}  // namespace cohort

@@ -1,0 +1,95 @@
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_join.h"
+#include "launcher/flags.h"
+
+namespace cohort {
+namespace {
+
+// One of a few words.
+FlagParser WordInto(std::string& target, std::vector<std::string> words) {
+  return Into(target, [words = std::move(words)](StringView text) -> absl::StatusOr<std::string> {
+    for (const std::string& word : words) {
+      if (text == word) return word;
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not one of ", absl::StrJoin(words, ", ")));
+  });
+}
+
+FlagParser DurationInto(absl::Duration& target, absl::Duration minimum) {
+  return Into(target, [minimum](StringView text) { return ParseDuration(text, minimum); });
+}
+
+void AddModelFlags(CLI::App& app, ServeOptions& options) {
+  app.add_option(
+         "MODEL_DIR", options.model,
+         "Checkpoint directory as Hugging Face writes it; with --load-format dummy also the "
+         "name of a published config (Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B, Qwen2-72B)")
+      ->required()
+      ->type_name("");
+  AddFlag(app, "--served-model-name",
+          Into(options.served_model_name,
+               [](StringView text) -> absl::StatusOr<std::string> { return std::string(text); }),
+          "NAME", "Name that requests may give as `model` (default: the directory's name)");
+  AddFlag(
+      app, "--load-format",
+      [&options](StringView text) -> absl::Status {
+        std::string format;
+        RETURN_IF_ERROR(WordInto(format, {"safetensors", "dummy"})(text));
+        options.dummy_weights = format == "dummy";
+        return absl::OkStatus();
+      },
+      "FORMAT",
+      "safetensors, or dummy: seeded random weights from config.json alone "
+      "(default: safetensors)");
+  AddFlag(app, "--dtype", WordInto(options.dtype, {"fp32", "bf16"}), "DTYPE",
+          "fp32 or bf16: of weights, activations, KV and reductions (default: fp32 for F32 files, "
+          "else bf16)");
+  app.add_flag("--strict", options.strict,
+               "Refuse a checkpoint with tensors the model does not have");
+}
+
+void AddRankFlags(CLI::App& app, ServeOptions& options) {
+  AddFlag(app, "--tp", IntegerInto(options.tp, 1, 65536), "N",
+          "Ranks that each layer is cut over, from 1 to the number of query heads (default: 1)");
+  AddFlag(app, "--device", WordInto(options.device, {"auto", "cpu", "cuda"}), "DEVICE",
+          "auto, cpu or cuda (default: auto, which is cuda where it is available)");
+  AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",
+          "Threads of each rank (default: allowed cores / local ranks, at least 1)");
+  AddFlag(app, "--step-timeout", DurationInto(options.step_timeout, absl::Milliseconds(1)),
+          "DURATION", "A step that takes longer is taken for a lost rank (default: 300s)");
+}
+
+void AddLimitFlags(CLI::App& app, ServeOptions& options) {
+  constexpr int64_t kMany = 1 << 20;
+  AddFlag(app, "--max-model-len", IntegerInto(options.max_model_len, 1, int64_t{1} << 31), "N",
+          "Tokens of a prompt and its completion together (default: max_position_embeddings)");
+  AddFlag(app, "--max-running", IntegerInto(options.max_running, 1, kMany), "N",
+          "Sequences in progress at a time (default: 256)");
+  AddFlag(app, "--max-waiting", IntegerInto(options.max_waiting, 1, kMany), "N",
+          "Requests in the queue before more are refused (default: 1024)");
+  AddFlag(app, "--max-batch-tokens", IntegerInto(options.max_batch_tokens, 1, kMany), "N",
+          "Tokens computed in one step (default: 512)");
+  AddFlag(app, "--kv-memory", Into(options.kv_memory_bytes, ParseByteSize), "SIZE",
+          "KV memory of each rank: 512MiB, 2GB, plain bytes (default: 512MiB)");
+  AddFlag(app, "--block-size", IntegerInto(options.block_size, 1, 4096), "N",
+          "Tokens of one KV block (default: 16)");
+  app.add_flag("!--no-mask-padding", options.mask_padding,
+               "Let ids without a token (vocabulary padding) be chosen, as transformers does");
+}
+
+}  // namespace
+
+void AddServeFlags(CLI::App& app, ServeOptions& options) {
+  AddModelFlags(app, options);
+  AddRankFlags(app, options);
+  AddLimitFlags(app, options);
+  AddFlag(app, "--listen", Into(options.listen, ParseHostPort), "HOST:PORT",
+          "Address of the gRPC services; port 0 picks one (default: 127.0.0.1:9000)");
+  AddFlag(app, "--drain-timeout", DurationInto(options.drain_timeout, absl::ZeroDuration()),
+          "DURATION", "How long SIGTERM lets running requests finish (default: 30s)");
+  app.add_flag("!--no-reflection", options.reflection, "Do not serve gRPC reflection");
+}
+
+}  // namespace cohort

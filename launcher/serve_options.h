@@ -1,0 +1,37 @@
+// What `cohort serve` was asked for, before it is compared with the model.
+#ifndef COHORT_LAUNCHER_SERVE_OPTIONS_H_
+#define COHORT_LAUNCHER_SERVE_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "launcher/flag_values.h"
+
+namespace cohort {
+
+struct ServeOptions {
+  std::string model;  // a checkpoint directory, or the name of a published config
+  int64_t tp = 1;
+  std::string device = "auto";
+  std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds
+  HostPort listen{"127.0.0.1", 9000};
+  int64_t threads = 0;        // per rank; 0: allowed cores / local ranks
+  int64_t max_model_len = 0;  // tokens; 0: what the model and the KV memory allow
+  int64_t max_running = 256;
+  int64_t max_waiting = 1024;
+  int64_t max_batch_tokens = 512;
+  int64_t kv_memory_bytes = int64_t{512} << 20;  // per rank
+  int64_t block_size = 16;                       // tokens
+  bool dummy_weights = false;
+  bool strict = false;
+  bool mask_padding = true;
+  bool reflection = true;
+  std::string served_model_name;  // empty: the directory's name
+  absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration step_timeout = absl::Seconds(300);
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_LAUNCHER_SERVE_OPTIONS_H_

@@ -1,0 +1,77 @@
+#include "launcher/status_command.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_format.h"
+#include "cohort/v1/control.grpc.pb.h"
+#include "launcher/client.h"
+
+namespace cohort {
+namespace {
+
+nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
+  return {{"rank", rank.rank()},
+          {"agent", rank.agent()},
+          {"pid", rank.process_id()},
+          {"state", rank.state()},
+          {"device", rank.device()},
+          {"load_progress", rank.load_progress()},
+          {"weight_bytes", rank.weight_bytes()},
+          {"kv_bytes", rank.kv_bytes()},
+          {"restarts", rank.restarts()}};
+}
+
+void PrintTable(const v1::Load& load) {
+  absl::PrintF("state      %s\n", load.state());
+  absl::PrintF("epoch      %d\n", load.epoch());
+  absl::PrintF("requests   %d running, %d waiting, %d finished\n", load.running(), load.waiting(),
+               load.requests_finished());
+  absl::PrintF("kv blocks  %d of %d used, %d tokens each\n", load.kv_blocks_used(),
+               load.kv_blocks_total(), load.block_size());
+  absl::PrintF("steps      %d, the last took %.2f ms\n", load.steps(),
+               load.last_step_milliseconds());
+  absl::PrintF("tokens     %d of prompts, %d generated\n", load.prompt_tokens(),
+               load.generated_tokens());
+  for (const v1::RankInfo& rank : load.ranks()) {
+    absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
+                 rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
+                 100 * rank.load_progress(), rank.weight_bytes(), rank.restarts());
+  }
+}
+
+}  // namespace
+
+nlohmann::ordered_json ToJson(const v1::Load& load) {
+  nlohmann::ordered_json ranks = nlohmann::ordered_json::array();
+  for (const v1::RankInfo& rank : load.ranks()) ranks.push_back(ToJson(rank));
+  return {{"state", load.state()},
+          {"epoch", load.epoch()},
+          {"running", load.running()},
+          {"waiting", load.waiting()},
+          {"kv_blocks_used", load.kv_blocks_used()},
+          {"kv_blocks_total", load.kv_blocks_total()},
+          {"block_size", load.block_size()},
+          {"ranks", ranks},
+          {"steps", load.steps()},
+          {"requests_finished", load.requests_finished()},
+          {"prompt_tokens", load.prompt_tokens()},
+          {"generated_tokens", load.generated_tokens()},
+          {"last_step_milliseconds", load.last_step_milliseconds()}};
+}
+
+int RunStatus(const StatusOptions& options) {
+  grpc::ClientContext context;
+  SetTimeout(options.timeout, context);
+  v1::Load load;
+  const grpc::Status status =
+      v1::Control::NewStub(Connect(options.server))->GetLoad(&context, {}, &load);
+  if (!status.ok()) return PrintError(options.server, status);
+  if (options.json) {
+    PrintJson(ToJson(load));
+  } else {
+    PrintTable(load);
+  }
+  return 0;
+}
+
+}  // namespace cohort

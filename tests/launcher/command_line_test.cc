@@ -1,0 +1,176 @@
+#include "launcher/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace cohort {
+namespace {
+
+using ::testing::HasSubstr;
+
+CommandLine Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "cohort");
+  return ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(CommandLine, ServeHasTheDocumentedDefaults) {
+  const CommandLine line = Parse({"serve", "dir"});
+  ASSERT_EQ(line.command, Command::kServe) << line.error;
+  EXPECT_EQ(line.serve.model, "dir");
+  EXPECT_EQ(line.serve.tp, 1);
+  EXPECT_EQ(line.serve.listen.ToString(), "127.0.0.1:9000");
+  EXPECT_EQ(line.serve.kv_memory_bytes, int64_t{512} << 20);
+  EXPECT_EQ(line.serve.max_running, 256);
+  EXPECT_EQ(line.serve.max_waiting, 1024);
+  EXPECT_EQ(line.serve.drain_timeout, absl::Seconds(30));
+  EXPECT_EQ(line.serve.step_timeout, absl::Seconds(300));
+  EXPECT_TRUE(line.serve.mask_padding);
+  EXPECT_FALSE(line.serve.strict);
+}
+
+TEST(CommandLine, ServeTakesEveryFlag) {
+  const CommandLine line = Parse({"serve",
+                                  "dir",
+                                  "--tp",
+                                  "3",
+                                  "--device",
+                                  "cpu",
+                                  "--dtype",
+                                  "bf16",
+                                  "--listen",
+                                  "[::1]:0",
+                                  "--threads",
+                                  "2",
+                                  "--max-model-len",
+                                  "128",
+                                  "--max-running",
+                                  "4",
+                                  "--max-batch-tokens",
+                                  "7",
+                                  "--kv-memory",
+                                  "1GiB",
+                                  "--block-size",
+                                  "8",
+                                  "--load-format",
+                                  "dummy",
+                                  "--drain-timeout",
+                                  "500ms",
+                                  "--strict",
+                                  "--no-mask-padding",
+                                  "--no-reflection",
+                                  "--served-model-name",
+                                  "m",
+                                  "--max-waiting",
+                                  "5",
+                                  "--step-timeout",
+                                  "9s"});
+  ASSERT_EQ(line.command, Command::kServe) << line.error;
+  const ServeOptions& serve = line.serve;
+  EXPECT_EQ(serve.tp, 3);
+  EXPECT_EQ(serve.device, "cpu");
+  EXPECT_EQ(serve.dtype, "bf16");
+  EXPECT_EQ(serve.listen.host, "::1");
+  EXPECT_EQ(serve.threads, 2);
+  EXPECT_EQ(serve.max_model_len, 128);
+  EXPECT_EQ(serve.max_running, 4);
+  EXPECT_EQ(serve.max_batch_tokens, 7);
+  EXPECT_EQ(serve.kv_memory_bytes, int64_t{1} << 30);
+  EXPECT_EQ(serve.block_size, 8);
+  EXPECT_TRUE(serve.dummy_weights);
+  EXPECT_EQ(serve.drain_timeout, absl::Milliseconds(500));
+  EXPECT_TRUE(serve.strict);
+  EXPECT_FALSE(serve.mask_padding);
+  EXPECT_FALSE(serve.reflection);
+  EXPECT_EQ(serve.served_model_name, "m");
+  EXPECT_EQ(serve.max_waiting, 5);
+  EXPECT_EQ(serve.step_timeout, absl::Seconds(9));
+}
+
+TEST(CommandLine, BadValuesAreUsageErrorsThatNameFlagValueAndRange) {
+  struct Case {
+    std::vector<const char*> arguments;
+    std::vector<const char*> says;
+  };
+  const std::vector<Case> cases = {
+      {{"serve", "dir", "--tp", "two"}, {"--tp", "two", "1 to"}},
+      {{"serve", "dir", "--tp", "0"}, {"--tp", "'0'", "1 to"}},
+      {{"serve", "dir", "--kv-memory", "many"}, {"--kv-memory", "many", "MiB"}},
+      {{"serve", "dir", "--device", "tpu"}, {"--device", "tpu", "auto, cpu, cuda"}},
+      {{"serve", "dir", "--dtype", "fp8"}, {"--dtype", "fp8", "fp32, bf16"}},
+      {{"serve", "dir", "--listen", "nowhere"}, {"--listen", "nowhere", "HOST:PORT"}},
+      {{"serve", "dir", "--drain-timeout", "30"}, {"--drain-timeout", "30s"}},
+      {{"serve", "dir", "--load-format", "pt"}, {"--load-format", "safetensors, dummy"}},
+      {{"serve", "dir", "--tp", "2", "--tp", "3"}, {"--tp"}},
+      {{"serve", "dir", "--unknown"}, {"--unknown"}},
+      {{"serve"}, {"MODEL_DIR", "cohort serve --help"}},
+      {{}, {"subcommand"}},
+      {{"nothing"}, {"nothing"}},
+      {{"generate", "--server", "a:1"}, {"prompt"}},
+      {{"generate", "--server", "a:1", "--prompt", "x", "--chat", "y"}, {"1"}},
+      {{"generate", "--prompt", "x"}, {"--server"}},
+      {{"generate", "--server", "a:1", "--token-ids", "1,x"}, {"--token-ids", "'x'"}},
+      {{"generate", "--server", "a:1", "--prompt", "x", "--max-tokens", "1.5"}, {"--max-tokens"}},
+      {{"generate", "--server", "a:1", "--prompt", "x", "--seed", "-1"}, {"--seed"}},
+      {{"score", "--server", "a:1", "--chat", "y"}, {"--prompt", "cohort score --help"}},
+      {{"rank"}, {"--control-fd"}},
+  };
+  for (const Case& bad : cases) {
+    const CommandLine line = Parse(bad.arguments);
+    EXPECT_EQ(line.command, Command::kNone);
+    EXPECT_EQ(line.exit_code, 2);
+    EXPECT_EQ(line.output, "");
+    EXPECT_EQ(std::count(line.error.begin(), line.error.end(), '\n'), 1) << line.error;
+    for (const char* text : bad.says) EXPECT_THAT(line.error, HasSubstr(text));
+  }
+}
+
+TEST(CommandLine, HelpGoesToStandardOutputAndExplainsTheFlags) {
+  const CommandLine all = Parse({"--help"});
+  EXPECT_EQ(all.exit_code, 0);
+  for (const char* text : {"serve", "generate", "score", "tokenize", "status", "version"}) {
+    EXPECT_THAT(all.output, HasSubstr(text));
+  }
+  EXPECT_EQ(all.output.find("started by its agent"), std::string::npos) << all.output;
+  const CommandLine serve = Parse({"serve", "--help"});
+  EXPECT_EQ(serve.exit_code, 0);
+  EXPECT_EQ(serve.error, "");
+  for (const char* text : {"--tp", "--kv-memory", "--no-mask-padding", "(default: 512MiB)"}) {
+    EXPECT_THAT(serve.output, HasSubstr(text));
+  }
+}
+
+TEST(CommandLine, GenerateKeepsWhatTheServerJudges) {
+  const CommandLine line =
+      Parse({"generate", "--server", "127.0.0.1:9", "--prompt", "", "--top-p", "nan",
+             "--temperature", "-1", "--max-tokens", "-3", "--seed", "18446744073709551615",
+             "--ignore-eos", "--json", "--timeout", "2s"});
+  ASSERT_EQ(line.command, Command::kGenerate) << line.error;
+  const GenerateOptions& generate = line.generate;
+  EXPECT_EQ(generate.prompt.text, "");
+  EXPECT_TRUE(std::isnan(*generate.top_p));
+  EXPECT_EQ(generate.temperature, -1);
+  EXPECT_EQ(generate.max_tokens, -3);
+  EXPECT_EQ(generate.seed, ~uint64_t{0});
+  EXPECT_FALSE(generate.top_k.has_value());
+  EXPECT_TRUE(generate.ignore_eos && generate.json);
+  EXPECT_EQ(generate.timeout, absl::Seconds(2));
+}
+
+TEST(CommandLine, OtherCommandsParse) {
+  EXPECT_EQ(Parse({"version"}).command, Command::kVersion);
+  const CommandLine rank = Parse({"rank", "--control-fd", "7"});
+  EXPECT_EQ(rank.command, Command::kRank);
+  EXPECT_EQ(rank.control_fd, 7);
+  const CommandLine tokenize = Parse({"tokenize", "dir", "--text", "-x", "--json"});
+  EXPECT_EQ(tokenize.command, Command::kTokenize) << tokenize.error;
+  EXPECT_EQ(tokenize.tokenize.text, "-x");
+  const CommandLine score = Parse({"score", "--server", "a:1", "--token-ids", "1,2"});
+  EXPECT_EQ(score.score.prompt.token_ids, (std::vector<uint32_t>{1, 2}));
+  EXPECT_EQ(Parse({"status", "--server", "a:1", "--json"}).command, Command::kStatus);
+}
+
+}  // namespace
+}  // namespace cohort

@@ -1,0 +1,67 @@
+#include "launcher/flag_values.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace cohort {
+namespace {
+
+TEST(ParseDuration, TakesUnitsAndRefusesTheRest) {
+  const absl::Duration none = absl::ZeroDuration();
+  EXPECT_EQ(*ParseDuration("30s", none), absl::Seconds(30));
+  EXPECT_EQ(*ParseDuration("500ms", none), absl::Milliseconds(500));
+  EXPECT_EQ(*ParseDuration("2m", none), absl::Minutes(2));
+  EXPECT_EQ(*ParseDuration("1h30m", none), absl::Minutes(90));
+  for (const char* text : {"", "30", "s", "-1s", "inf", "1 day"}) {
+    EXPECT_FALSE(ParseDuration(text, none).ok()) << text;
+  }
+  EXPECT_FALSE(ParseDuration("0s", absl::Milliseconds(1)).ok());
+}
+
+TEST(ParseByteSize, TakesBinaryAndDecimalUnits) {
+  EXPECT_EQ(*ParseByteSize("512MiB"), int64_t{512} << 20);
+  EXPECT_EQ(*ParseByteSize("1.5GiB"), int64_t{3} << 29);
+  EXPECT_EQ(*ParseByteSize("2GB"), 2'000'000'000);
+  EXPECT_EQ(*ParseByteSize("4096"), 4096);
+  EXPECT_EQ(*ParseByteSize("10 kb"), 10'000);
+  for (const char* text : {"", "many", "MiB", "-1", "0", "1EiB", "1.2.3KB", "99999999TiB", "nan"}) {
+    EXPECT_FALSE(ParseByteSize(text).ok()) << text;
+  }
+}
+
+TEST(ParseHostPort, TakesNamesAddressesAndBrackets) {
+  EXPECT_EQ(ParseHostPort("127.0.0.1:9000")->ToString(), "127.0.0.1:9000");
+  EXPECT_EQ(ParseHostPort("localhost:0")->port, 0);
+  EXPECT_EQ(ParseHostPort("[::1]:80")->host, "::1");
+  EXPECT_EQ(ParseHostPort("[::1]:80")->ToString(), "[::1]:80");
+  for (const char* text : {"nowhere", ":9000", "a:", "a:65536", "a:-1", "a:x", "::1:80", "a b:1"}) {
+    EXPECT_FALSE(ParseHostPort(text).ok()) << text;
+  }
+}
+
+TEST(ParseTokenIds, TakesListsOfUnsignedIntegers) {
+  EXPECT_EQ(*ParseTokenIds("1,2,3"), (std::vector<uint32_t>{1, 2, 3}));
+  EXPECT_EQ(*ParseTokenIds(" 7 , 4294967295"), (std::vector<uint32_t>{7, 4294967295}));
+  for (const char* text : {"", "1,,2", "1,x", "-1", "4294967296", "1.5", "+1"}) {
+    EXPECT_FALSE(ParseTokenIds(text).ok()) << text;
+  }
+}
+
+TEST(ParseInteger, SaysTheLegalRange) {
+  EXPECT_EQ(*ParseInteger("7", 1, 8), 7);
+  const absl::Status status = ParseInteger("9", 1, 8).status();
+  EXPECT_EQ(status.message(), "'9' is not an integer from 1 to 8");
+  EXPECT_FALSE(ParseInteger("two", 1, 8).ok());
+}
+
+TEST(ParseReal, LeavesNonFiniteNumbersToTheServer) {
+  EXPECT_TRUE(std::isnan(*ParseReal("nan")));
+  EXPECT_TRUE(std::isinf(*ParseReal("inf")));
+  EXPECT_EQ(*ParseReal("-0.5"), -0.5);
+  EXPECT_FALSE(ParseReal("0.5x").ok());
+  EXPECT_FALSE(ParseReal("").ok());
+}
+
+}  // namespace
+}  // namespace cohort

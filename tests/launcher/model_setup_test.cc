@@ -1,0 +1,159 @@
+#include "launcher/model_setup.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/launcher/service_fixture.h"
+
+namespace cohort {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(SetUpKv, FillsTheMemoryWithBlocks) {
+  ServeOptions options;
+  options.kv_memory_bytes = 1'000'000;
+  options.block_size = 16;
+  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, 2048);
+  ASSERT_TRUE(kv.ok()) << kv.status();
+  EXPECT_EQ(kv->blocks, 625);
+  EXPECT_EQ(kv->max_model_len, 2048);
+  EXPECT_TRUE(kv->warnings.empty());
+}
+
+TEST(SetUpKv, LowersADefaultLengthWithAWarning) {
+  ServeOptions options;
+  options.kv_memory_bytes = 16'000;
+  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, 2048);
+  ASSERT_TRUE(kv.ok()) << kv.status();
+  EXPECT_EQ(kv->max_model_len, 160);
+  ASSERT_EQ(kv->warnings.size(), 1u);
+  EXPECT_THAT(kv->warnings[0], HasSubstr("max_model_len is lowered to 160"));
+}
+
+TEST(SetUpKv, RefusesAnExplicitLengthWithTheBytesMissing) {
+  ServeOptions options;
+  options.kv_memory_bytes = 16'000;
+  options.max_model_len = 2048;
+  const absl::Status status = SetUpKv(options, 100, 4096).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--max-model-len 2048"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("188800 bytes are missing"));
+}
+
+TEST(SetUpKv, RefusesLengthsOverTheModelsAndMemoryBelowOneBlock) {
+  ServeOptions options;
+  options.max_model_len = 4097;
+  EXPECT_THAT(std::string(SetUpKv(options, 100, 4096).status().message()), HasSubstr("4096"));
+  options.max_model_len = 0;
+  options.kv_memory_bytes = 1599;
+  EXPECT_THAT(std::string(SetUpKv(options, 100, 4096).status().message()), HasSubstr("1600 bytes"));
+}
+
+class SetUpModelTest : public ::testing::Test {
+ protected:
+  SetUpModelTest() : directory_(::testing::TempDir() + "/" + TestName()) {
+    std::filesystem::create_directories(directory_);
+    Write("config.json", R"({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2",
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 264,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "hidden_act": "silu", "tie_word_embeddings": false, "torch_dtype": "float32",
+        "eos_token_id": 256})");
+    options_.model = directory_;
+    options_.device = "cpu";
+    options_.dummy_weights = true;
+  }
+  ~SetUpModelTest() override { std::filesystem::remove_all(directory_); }
+
+  static std::string TestName() {
+    return ::testing::UnitTest::GetInstance()->current_test_info()->name();
+  }
+  void Write(const std::string& name, const std::string& text) {
+    std::ofstream(directory_ + "/" + name) << text;
+  }
+  void ExpectRefused(StringView says) {
+    const absl::Status status = SetUpModel(options_).status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(says)));
+  }
+
+  const std::string directory_;
+  ServeOptions options_;
+};
+
+TEST_F(SetUpModelTest, DummyWeightsNeedOnlyAConfig) {
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->served_name, TestName());
+  EXPECT_EQ(setup->dtype, DType::kF32);
+  EXPECT_EQ(setup->tokenizer, nullptr);
+  EXPECT_EQ(setup->token_ids, 264);
+  EXPECT_EQ(setup->max_model_len, 128);
+  EXPECT_GE(setup->threads, 1);
+  const v1::RankConfiguration configuration = MakeRankConfiguration(options_, *setup);
+  EXPECT_EQ(configuration.kv_blocks(), setup->kv_blocks);
+  EXPECT_EQ(configuration.dtype(), "fp32");
+  EXPECT_THAT(configuration.eos_token_ids(), ::testing::ElementsAre(256));
+  EXPECT_EQ(MakeSchedulerOptions(options_, *setup).max_waiting, 1024);
+}
+
+TEST_F(SetUpModelTest, FlagsGoBeforeTheCheckpoint) {
+  options_.dtype = "bf16";
+  options_.served_model_name = "other";
+  options_.threads = 3;
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->dtype, DType::kBF16);
+  EXPECT_EQ(setup->served_name, "other");
+  EXPECT_EQ(setup->threads, 3);
+}
+
+TEST_F(SetUpModelTest, EndIdsAreTheUnionOfBothFiles) {
+  Write("generation_config.json", R"({"eos_token_id": [258, 256]})");
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_THAT(setup->config.eos_token_ids, ::testing::ElementsAre(256, 258));
+}
+
+TEST_F(SetUpModelTest, ATokenizerSaysWhichIdsHaveATokenAndABrokenOneIsRefused) {
+  Write("tokenizer.json", ByteTokenizerJson());
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->token_ids, 259);
+  Write("tokenizer.json", "{");
+  ExpectRefused("tokenizer.json");
+}
+
+TEST_F(SetUpModelTest, RefusesDegreesTheModelDoesNotHave) {
+  options_.tp = 5;
+  ExpectRefused("--tp 5 is outside 1 to 4");
+}
+
+TEST_F(SetUpModelTest, NamesWhatIsMissing) {
+  options_.model = directory_ + "/nowhere";
+  ExpectRefused("nowhere");
+  options_.model = "Qwen2-0.5B";
+  EXPECT_TRUE(SetUpModel(options_).ok()) << SetUpModel(options_).status();
+  options_.dummy_weights = false;
+  ExpectRefused("--load-format dummy");
+  options_.model = directory_;
+  ExpectRefused("model.safetensors");
+  std::filesystem::remove(directory_ + "/config.json");
+  ExpectRefused("config.json");
+}
+
+TEST_F(SetUpModelTest, KvMemoryMustBeThere) {
+  options_.kv_memory_bytes = int64_t{1} << 60;
+  ExpectRefused("--kv-memory 1152921504606846976 bytes");
+}
+
+TEST_F(SetUpModelTest, TheDeviceMustBeThere) {
+  options_.device = "tpu";
+  ExpectRefused("tpu");
+}
+
+}  // namespace
+}  // namespace cohort
