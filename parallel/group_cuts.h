@@ -30,8 +30,8 @@ struct GroupCuts {
   int64_t slowest() const;
 };
 
-// 1 <= tp <= query_heads. The slowest rank is within one granule of the finer of FFN and vocabulary
-// of the best that is possible.
+// 1 <= tp <= query_heads. A search, not a proof: on every shape small enough to try all cuts, the
+// slowest rank is within one granule (of FFN or vocabulary, the finer one) of the best.
 GroupCuts CutGroup(const ModelDims& dims, int tp);
 
 }  // namespace cohort
