@@ -8,12 +8,14 @@ step() { printf '== %s\n' "$*" >&2; }
 
 step "packages"
 bash deploy/install_packages.sh
-step "build (build/bin/cohort)"
-cmake --preset release -DCOHORT_TESTS=OFF >build-quickstart.log 2>&1 ||
-  { cat build-quickstart.log >&2; exit 1; }
-cmake --build --preset release --target cohort >>build-quickstart.log 2>&1 ||
-  { tail -n 60 build-quickstart.log >&2; exit 1; }
-mv build-quickstart.log build/quickstart.log
+step "build (build/bin/cohort; a few minutes the first time)"
+mkdir -p build
+log=build/quickstart.log
+if ! { cmake --preset release -DCOHORT_TESTS=OFF && cmake --build --preset release --target cohort; } >"$log" 2>&1; then
+  tail -n 60 "$log" >&2
+  echo "quickstart: the build failed; all of it is in $log" >&2
+  exit 1
+fi
 
 checkpoint=build/tiny-checkpoint
 step "checkpoint ($checkpoint: random weights, so expect word salad)"

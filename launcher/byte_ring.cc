@@ -35,8 +35,7 @@ absl::Status MemoryError(StringView what, int error) {
 // The deadline on the clock that futexes know.
 int64_t DeadlineNanos(absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) return std::numeric_limits<int64_t>::max();
-  return MonotonicNanos() +
-         std::max<int64_t>(0, absl::ToInt64Nanoseconds(deadline - absl::Now()));
+  return MonotonicNanos() + std::max<int64_t>(0, absl::ToInt64Nanoseconds(deadline - absl::Now()));
 }
 
 std::string EncodeHeader(uint32_t length) {
@@ -60,9 +59,9 @@ absl::StatusOr<uint32_t> DecodeHeader(const std::string& header) {
   const uint32_t length = LittleEndian(header.data());
   const uint32_t inverted = LittleEndian(header.data() + 4);
   if (length != ~inverted || length > kMaxRingMessageBytes) {
-    return absl::DataLossError(
-        absl::StrCat("ring memory is corrupted: a message's length reads ", length, " and ",
-                     ~inverted, "; at most ", kMaxRingMessageBytes, " bytes are legal"));
+    return absl::DataLossError(absl::StrCat("ring memory is corrupted: a message's length reads ",
+                                            length, " and ", ~inverted, "; at most ",
+                                            kMaxRingMessageBytes, " bytes are legal"));
   }
   return length;
 }
@@ -187,9 +186,8 @@ absl::StatusOr<std::unique_ptr<ByteRingWriter>> ByteRingWriter::Map(int fd, int 
 
 absl::Status ByteRingWriter::Send(StringView message, absl::Time deadline) {
   if (static_cast<int64_t>(message.size()) > kMaxRingMessageBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("a message of ", message.size(),
-                                                   " bytes; at most ", kMaxRingMessageBytes,
-                                                   " fit a ring"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a message of ", message.size(), " bytes; at most ", kMaxRingMessageBytes, " fit a ring"));
   }
   if (aborted()) return AbortReason();
   RETURN_IF_ERROR(failure_);
@@ -277,8 +275,8 @@ absl::StatusOr<uint64_t> ByteRingReader::WaitForData(absl::Time deadline) {
   if (aborted()) return AbortReason();
   if (!in_time) return absl::DeadlineExceededError("no message in time");
   if (available > capacity_) {
-    return absl::DataLossError(absl::StrCat("ring memory is corrupted: ", read_, " bytes are read, ",
-                                            read_ + available, " written"));
+    return absl::DataLossError(absl::StrCat("ring memory is corrupted: ", read_,
+                                            " bytes are read, ", read_ + available, " written"));
   }
   return available;
 }

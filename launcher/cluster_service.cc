@@ -45,9 +45,9 @@ class RefusedSession final
     : public grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage> {
  public:
   RefusedSession() {
-    Finish(grpc::Status(grpc::StatusCode::UNAUTHENTICATED,
-                        absl::StrCat("the metadata '", kClusterTokenKey,
-                                     "' must carry the token of this start")));
+    Finish(grpc::Status(
+        grpc::StatusCode::UNAUTHENTICATED,
+        absl::StrCat("the metadata '", kClusterTokenKey, "' must carry the token of this start")));
   }
   void OnDone() override { delete this; }
 };
@@ -72,8 +72,8 @@ void AgentSession::End(const absl::Status& status) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (ending_) return;
   ending_ = true;
-  status_ = grpc::Status(static_cast<grpc::StatusCode>(status.code()),
-                         std::string(status.message()));
+  status_ =
+      grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
   WriteNext();
 }
 
@@ -117,10 +117,8 @@ grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* ClusterServic
   return AgentSession::Open(handler_);
 }
 
-absl::StatusOr<std::unique_ptr<ClusterServer>> ClusterServer::Start(
-    AgentSession::Handler handler) {
-  std::string target =
-      absl::StrCat("unix-abstract:cohort-cluster-", getpid(), "-", RandomHex(2));
+absl::StatusOr<std::unique_ptr<ClusterServer>> ClusterServer::Start(AgentSession::Handler handler) {
+  std::string target = absl::StrCat("unix-abstract:cohort-cluster-", getpid(), "-", RandomHex(2));
   std::unique_ptr<ClusterServer> server(
       new ClusterServer(std::move(target), RandomHex(8), std::move(handler)));
   grpc::ServerBuilder builder;

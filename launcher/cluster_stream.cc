@@ -73,10 +73,13 @@ void ClusterStream::OnReadDone(bool ok) {
 }
 
 void ClusterStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<ClusterStream> self = std::move(self_);
-  handler_.on_end(status.ok() ? absl::OkStatus()
-                              : absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                                             status.error_message()));
+  const absl::Status ended = status.ok()
+                                 ? absl::OkStatus()
+                                 : absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                                                status.error_message());
+  const std::function<void(absl::Status)> on_end = std::move(handler_.on_end);
+  self_.reset();  // may be the end of this object
+  on_end(ended);
 }
 
 }  // namespace cohort

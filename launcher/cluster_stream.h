@@ -1,5 +1,7 @@
 // The agent's end of one Cluster.Session: messages in order, both ways, never blocking the caller.
-// Owned by the agent and, until gRPC is done with the call, by itself.
+// Owned by the agent and, until gRPC is done with the call, by itself. Its owner keeps the channel
+// until on_end was called: the last owner of a channel must not be a thread of gRPC, which cannot
+// wait for itself to end.
 #ifndef COHORT_LAUNCHER_CLUSTER_STREAM_H_
 #define COHORT_LAUNCHER_CLUSTER_STREAM_H_
 
@@ -25,7 +27,8 @@ class ClusterStream final
     : public grpc::ClientBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>,
       public std::enable_shared_from_this<ClusterStream> {
  public:
-  // Called from gRPC's threads: `on_message` in order, then `on_end` exactly once and last.
+  // Called from gRPC's threads: `on_message` in order, then `on_end` exactly once and last, when
+  // the stream no longer owns itself.
   struct Handler {
     std::function<void(v1::CoordinatorMessage)> on_message;
     std::function<void(absl::Status)> on_end;

@@ -38,10 +38,10 @@ absl::Status CheckConfiguration(const CoordinatorOptions& options) {
   constexpr size_t kMaxConfigurationBytes = kMaxControlBytes - 1024;
   if (configuration.tensor_parallel() < 1 || configuration.data_parallel() > 1 ||
       configuration.expert_parallel() > 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor, data and expert parallelism of ", configuration.tensor_parallel(), ", ",
-        configuration.data_parallel(), ", ", configuration.expert_parallel(),
-        ": only tensor parallelism, of at least 1, is there"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor, data and expert parallelism of ", configuration.tensor_parallel(),
+                     ", ", configuration.data_parallel(), ", ", configuration.expert_parallel(),
+                     ": only tensor parallelism, of at least 1, is there"));
   }
   if (configuration.step_timeout_milliseconds() <= 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -50,8 +50,8 @@ absl::Status CheckConfiguration(const CoordinatorOptions& options) {
   if (configuration.ByteSizeLong() > kMaxConfigurationBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the ranks' configuration has ", configuration.ByteSizeLong(),
-                     " bytes (config.json ", configuration.config_json().size(),
-                     "); at most ", kMaxConfigurationBytes, " can be passed on"));
+                     " bytes (config.json ", configuration.config_json().size(), "); at most ",
+                     kMaxConfigurationBytes, " can be passed on"));
   }
   return absl::OkStatus();
 }
@@ -64,6 +64,12 @@ MembershipOptions MakeMembershipOptions(const CoordinatorOptions& options) {
   membership.join_epoch_timeout = options.join_epoch_timeout;
   membership.leave_epoch_timeout = options.leave_epoch_timeout;
   return membership;
+}
+
+v1::CoordinatorMessage ShutdownMessage() {
+  v1::CoordinatorMessage message;
+  message.mutable_shutdown()->set_reason("the server is shutting down");
+  return message;
 }
 
 }  // namespace
@@ -113,7 +119,8 @@ class Coordinator::State {
   void Publish();
 
   const CoordinatorOptions options_;
-  // Shared with the handlers of sessions that gRPC is not done with, and with the engine's callback.
+  // Shared with the handlers of sessions that gRPC is not done with, and with the engine's
+  // callback.
   const std::shared_ptr<TaskQueue> tasks_ = std::make_shared<TaskQueue>();
   LocalLinks links_;
   Engine engine_;
@@ -152,7 +159,8 @@ Coordinator::State::State(CoordinatorOptions options)
                 });
               }),
       membership_(MakeMembershipOptions(options_)),
-      group_(membership_.status()) {}
+      group_(membership_.status()),
+      awaited_(membership_.Awaited()) {}
 
 Coordinator::State::~State() { Shutdown(); }
 
@@ -223,9 +231,7 @@ void Coordinator::State::Shutdown() {
       shutting_down_ = true;
       membership_.Drain(SteadyNow());
       Act();
-      v1::CoordinatorMessage message;
-      message.mutable_shutdown()->set_reason("the server is shutting down");
-      SendToAll(message);
+      SendToAll(ShutdownMessage());
     });
     local_agent_->WaitUntilDone(options_.exit_grace + kAgentGrace);
     local_agent_.reset();  // kills what is left
@@ -297,7 +303,8 @@ void Coordinator::State::HandleMessage(const SessionPointer& session,
 
 void Coordinator::State::HandleJoin(const SessionPointer& session, const v1::Join& join) {
   if (shutting_down_) {
-    session->End(absl::UnavailableError("the server is shutting down"));
+    session->Send(ShutdownMessage());
+    session->End(absl::OkStatus());
     return;
   }
   if (join.version() != kVersion || join.agent().empty() || join.slots() < 1) {
@@ -398,7 +405,8 @@ void Coordinator::State::Do(const StartEpoch& action) {
 }
 
 void Coordinator::State::Do(const EndEpoch& action) {
-  LogWarning("epoch_ended", {{"epoch", action.epoch}, {"reason", action.reason}});
+  (shutting_down_ ? LogInfo : LogWarning)("epoch_ended",
+                                          {{"epoch", action.epoch}, {"reason", action.reason}});
   v1::CoordinatorMessage message;
   message.mutable_abort_epoch()->set_epoch(action.epoch);
   message.mutable_abort_epoch()->set_reason(action.reason);

@@ -150,10 +150,9 @@ void Membership::RankLost(const v1::RankLost& lost, absl::Time now) {
                         absl::StrCat("rank ", lost.rank(), ": ", lost.reason())),
            now);
   } else if (hopeless) {
-    GiveUp(absl::UnavailableError(absl::StrCat("rank ", lost.rank(), " was lost ",
-                                               rank->failed_starts,
-                                               " times before it served; the last time: ",
-                                               lost.reason())),
+    GiveUp(absl::UnavailableError(
+               absl::StrCat("rank ", lost.rank(), " was lost ", rank->failed_starts,
+                            " times before it served; the last time: ", lost.reason())),
            now);
   } else {
     RestartDue(now);
@@ -244,8 +243,8 @@ void Membership::EpochLeft(const v1::EpochLeft& left, absl::Time now) {
 void Membership::EpochFailed(const v1::EpochFailed& failed, absl::Time now) {
   const bool in_epoch = phase_ == Phase::kJoining || phase_ == Phase::kServing;
   if (!in_epoch || failed.epoch() != epoch_ || Find(failed.rank()) == nullptr) return;
-  const std::string what = absl::StrCat(Name(failed.rank()), " failed in epoch ", epoch_, ": ",
-                                        failed.reason());
+  const std::string what =
+      absl::StrCat(Name(failed.rank()), " failed in epoch ", epoch_, ": ", failed.reason());
   StopEpoch(what, absl::UnavailableError(what), now);
   // A failed step leaves a rank as good as before; one that cannot join is replaced.
   if (!failed.joined()) Condemn(failed.rank(), what);
@@ -267,8 +266,8 @@ void Membership::GiveUp(const absl::Status& status, absl::Time now) {
 void Membership::Drain(absl::Time now) {
   if (draining_) return;
   draining_ = true;
-  StopEpoch("the server is shutting down",
-            absl::UnavailableError("the server is shutting down"), now);
+  StopEpoch("the server is shutting down", absl::UnavailableError("the server is shutting down"),
+            now);
 }
 
 // ---- Time ----
@@ -307,8 +306,8 @@ void Membership::CheckRank(size_t number, absl::Time now) {
                                  rank.progress.done_bytes(), " of ", rank.progress.total_bytes(),
                                  " bytes"));
   } else if (now - rank.assigned >= options_.load_timeout) {
-    Condemn(number, absl::StrCat("it was not ready after ",
-                                 absl::FormatDuration(options_.load_timeout)));
+    Condemn(number,
+            absl::StrCat("it was not ready after ", absl::FormatDuration(options_.load_timeout)));
   }
 }
 
@@ -346,12 +345,13 @@ GroupStatus Membership::status() const {
     out.rank = static_cast<int>(i);
     out.agent = rank.agent;
     out.process_id = progress.process_id();
-    if (rank.state == RankState::kLoading && !progress.state().empty()) out.state = progress.state();
+    if (rank.state == RankState::kLoading && !progress.state().empty())
+      out.state = progress.state();
     if (rank.state == RankState::kReady) out.state = serving() ? "serving" : "ready";
     if (rank.state == RankState::kLost) out.state = "lost";
     if (progress.total_bytes() > 0) {
-      out.load_progress = static_cast<double>(progress.done_bytes()) /
-                          static_cast<double>(progress.total_bytes());
+      out.load_progress =
+          static_cast<double>(progress.done_bytes()) / static_cast<double>(progress.total_bytes());
     }
     if (rank.state == RankState::kReady) out.load_progress = 1;
     out.weight_bytes = progress.weight_bytes();

@@ -24,8 +24,8 @@ namespace cohort {
 
 struct MembershipOptions {
   int ranks = 1;
-  absl::Duration load_timeout = absl::Hours(1);           // from a process's start to ready
-  absl::Duration load_stall_timeout = absl::Minutes(2);   // without progress of the load
+  absl::Duration load_timeout = absl::Hours(1);          // from a process's start to ready
+  absl::Duration load_stall_timeout = absl::Minutes(2);  // without progress of the load
   absl::Duration join_epoch_timeout = absl::Seconds(60);
   absl::Duration leave_epoch_timeout = absl::Seconds(20);
   // Starts of a rank that may fail in a row: before the group first served, and later.
@@ -107,18 +107,18 @@ class Membership {
   };
   struct Rank {
     RankState state = RankState::kUnassigned;
-    std::string agent;            // empty while unassigned
-    v1::RankProgress progress;    // of the present process
-    absl::Time assigned;          // the present process's start
-    absl::Time progressed;        // the last time the load came on
-    bool joined = false;          // the present epoch
-    uint64_t leaving = 0;         // the epoch it has been asked to leave and has not; 0: none
+    std::string agent;          // empty while unassigned
+    v1::RankProgress progress;  // of the present process
+    absl::Time assigned;        // the present process's start
+    absl::Time progressed;      // the last time the load came on
+    bool joined = false;        // the present epoch
+    uint64_t leaving = 0;       // the epoch it has been asked to leave and has not; 0: none
     absl::Time leave_by;
-    bool condemned = false;       // its process has been ordered killed
-    int failures = 0;             // in a row, without a minute of service between them
-    int failed_starts = 0;        // in a row, without any service between them
-    absl::Time restart_at;        // while kLost
-    uint64_t restarts = 0;        // in all
+    bool condemned = false;  // its process has been ordered killed
+    int failures = 0;        // in a row, without a minute of service between them
+    int failed_starts = 0;   // in a row, without any service between them
+    absl::Time restart_at;   // while kLost
+    uint64_t restarts = 0;   // in all
   };
 
   Rank* Find(uint32_t rank);

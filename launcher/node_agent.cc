@@ -23,6 +23,8 @@ namespace {
 
 constexpr absl::Duration kFirstRejoinDelay = absl::Milliseconds(100);
 constexpr absl::Duration kLastRejoinDelay = absl::Seconds(5);
+// For the coordinator to end a session that the agent has ended.
+constexpr absl::Duration kFinishGrace = absl::Seconds(1);
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& target) {
   grpc::ChannelArguments arguments;
@@ -46,6 +48,7 @@ class NodeAgent::State {
 
  private:
   void Run();
+  void EndStreams();
   bool Turn();
   void Tick(absl::Time now);
   void Join();
@@ -59,15 +62,16 @@ class NodeAgent::State {
 
   const NodeAgentOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
-  // Two owners: this, and the handlers of streams that gRPC is not done with.
+  // Two owners: this, and a handler of a stream that has just posted its end.
   const std::shared_ptr<TaskQueue> tasks_ = std::make_shared<TaskQueue>();
   RankSupervisor ranks_;
 
   std::shared_ptr<ClusterStream> stream_;  // null between sessions
   uint64_t session_ = 0;                   // counts sessions; what comes of older ones is dropped
+  int open_streams_ = 0;                   // gRPC is not done with
   absl::Time join_at_ = SteadyNow();
   absl::Duration rejoin_delay_ = kFirstRejoinDelay;
-  absl::Time heard_;           // of the coordinator
+  absl::Time heard_;  // of the coordinator
   absl::Time next_heartbeat_;
   absl::Time last_tick_ = SteadyNow();
   uint64_t heartbeats_ = 0;
@@ -111,8 +115,25 @@ void NodeAgent::State::Run() {
   while (Turn()) {
   }
   ranks_.KillAll();
-  if (stream_ != nullptr) stream_->Cancel();
   MarkDone();
+  EndStreams();
+}
+
+// The channel may go once gRPC is done with every stream.
+void NodeAgent::State::EndStreams() {
+  std::shared_ptr<ClusterStream> stream = std::exchange(stream_, nullptr);
+  if (stream != nullptr) stream->Finish();
+  const absl::Time cancel_at = SteadyNow() + (shutting_down_ ? kFinishGrace : absl::ZeroDuration());
+  while (open_streams_ > 0) {
+    if (stream != nullptr && SteadyNow() >= cancel_at) {
+      stream->Cancel();
+      stream = nullptr;
+    }
+    pollfd watched = {tasks_->fd(), POLLIN, 0};
+    poll(&watched, 1,
+         PollTimeout(stream == nullptr ? absl::InfiniteFuture() : cancel_at, SteadyNow()));
+    tasks_->Run();
+  }
 }
 
 bool NodeAgent::State::Turn() {
@@ -122,12 +143,7 @@ bool NodeAgent::State::Turn() {
   tasks_->Run();
   ranks_.Handle();
   Tick(SteadyNow());
-  if (shutting_down_ && ranks_.empty()) {
-    if (stream_ != nullptr) stream_->Finish();
-    stream_ = nullptr;
-    return false;
-  }
-  return !stopping_;
+  return !stopping_ && !(shutting_down_ && ranks_.empty());
 }
 
 absl::Time NodeAgent::State::NextDeadline() const {
@@ -156,21 +172,23 @@ void NodeAgent::State::Tick(absl::Time now) {
 
 void NodeAgent::State::Join() {
   const uint64_t session = ++session_;
-  // The handlers may outlive this object, the queue then takes what nobody runs.
-  const auto post = [tasks = tasks_, this, session](auto handle) {
-    tasks->Post([this, session, handle = std::move(handle)] {
-      if (session == session_ && stream_ != nullptr) handle();
+  const auto is_present = [this, session] { return session == session_ && stream_ != nullptr; };
+  // Run by this thread, which does not end before on_end.
+  ClusterStream::Handler handler;
+  handler.on_message = [this, tasks = tasks_, is_present](v1::CoordinatorMessage message) {
+    tasks->Post([this, is_present, message = std::move(message)] {
+      if (is_present()) HandleMessage(message);
     });
   };
-  ClusterStream::Handler handler;
-  handler.on_message = [this, post](v1::CoordinatorMessage message) {
-    post([this, message = std::move(message)] { HandleMessage(message); });
-  };
-  handler.on_end = [this, post](absl::Status status) {
-    post([this, status = std::move(status)] { LoseSession(status); });
+  handler.on_end = [this, tasks = tasks_, is_present](absl::Status status) {
+    tasks->Post([this, is_present, status = std::move(status)] {
+      --open_streams_;
+      if (is_present()) LoseSession(status);
+    });
   };
   heard_ = SteadyNow();
   next_heartbeat_ = heard_ + options_.heartbeat_period;
+  ++open_streams_;
   stream_ = ClusterStream::Open(channel_, options_.token, std::move(handler));
   v1::AgentMessage message;
   v1::Join& join = *message.mutable_join();

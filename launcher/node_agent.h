@@ -14,14 +14,14 @@ namespace cohort {
 
 struct NodeAgentOptions {
   std::string name = "local";
-  int slots = 1;                                    // ranks it can host
-  std::string coordinator;                          // a gRPC target
-  std::string token;                                // of the coordinator's start
-  std::string rank_executable = "/proc/self/exe";   // run as `... rank --control-fd N`
+  int slots = 1;                                   // ranks it can host
+  std::string coordinator;                         // a gRPC target
+  std::string token;                               // of the coordinator's start
+  std::string rank_executable = "/proc/self/exe";  // run as `... rank --control-fd N`
   absl::Duration heartbeat_period = absl::Seconds(1);
   absl::Duration heartbeat_timeout = absl::Seconds(5);
-  absl::Duration exit_grace = absl::Seconds(2);     // from "please exit" to SIGKILL
-  LocalLinks* links = nullptr;                      // outlives the agent
+  absl::Duration exit_grace = absl::Seconds(2);  // from "please exit" to SIGKILL
+  LocalLinks* links = nullptr;                   // outlives the agent
 };
 
 class NodeAgent {

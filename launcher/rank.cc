@@ -70,8 +70,7 @@ class RankMain {
         configure_(std::move(configure)),
         local_ranks_(std::max(1, static_cast<int>(configure_.local_ranks()))),
         spin_iterations_(local_ranks_ <= AllowedCores() ? kSpinIterations : 0),
-        step_timeout_(
-            absl::Milliseconds(configure_.configuration().step_timeout_milliseconds())) {}
+        step_timeout_(absl::Milliseconds(configure_.configuration().step_timeout_milliseconds())) {}
 
   absl::Status Load();
   void ServeEpoch();
@@ -117,8 +116,8 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
 
 absl::Status RankMain::Load() {
   const v1::RankConfiguration& configuration = configure_.configuration();
-  ASSIGN_OR_RETURN(ModelConfig config, ParseModelConfig(configuration.config_json(),
-                                                        configuration.model()));
+  ASSIGN_OR_RETURN(ModelConfig config,
+                   ParseModelConfig(configuration.config_json(), configuration.model()));
   config.eos_token_ids.assign(configuration.eos_token_ids().begin(),
                               configuration.eos_token_ids().end());
   ASSIGN_OR_RETURN(const WorkerOptions options, MakeWorkerOptions(configure_));
@@ -186,9 +185,8 @@ void RankMain::ServeEpoch() {
     status = RunSteps();
   }
   if (!status.ok() && !control_.MustLeave()) {
-    LogWarning("rank_failed", {{"rank", configure_.rank()},
-                               {"epoch", epoch},
-                               {"reason", status.message()}});
+    LogWarning("rank_failed",
+               {{"rank", configure_.rank()}, {"epoch", epoch}, {"reason", status.message()}});
     SayFailed(epoch, status, joined);
   }
   control_.Exit([this] {
@@ -200,12 +198,10 @@ void RankMain::ServeEpoch() {
 
 absl::Status RankMain::Join(const EpochInvitation& invitation) {
   if (invitation.descriptors.size() != 3) {
-    return absl::InvalidArgumentError(absl::StrCat("an epoch came with ",
-                                                   invitation.descriptors.size(),
-                                                   " descriptors instead of 3"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "an epoch came with ", invitation.descriptors.size(), " descriptors instead of 3"));
   }
-  ASSIGN_OR_RETURN(plans_,
-                   ByteRingReader::Map(invitation.descriptors[1].get(), spin_iterations_));
+  ASSIGN_OR_RETURN(plans_, ByteRingReader::Map(invitation.descriptors[1].get(), spin_iterations_));
   ASSIGN_OR_RETURN(outcomes_,
                    ByteRingWriter::Map(invitation.descriptors[2].get(), spin_iterations_));
   HostCommunicatorOptions options;

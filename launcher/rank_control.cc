@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "launcher/log.h"
+
 namespace cohort {
 
 RankControl::RankControl(ControlSocket socket)
@@ -81,6 +83,7 @@ void RankControl::Run() {
     }
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stopping_) return;
+    if (!packet.ok()) LogError("rank_failed", {{"reason", packet.status().message()}});
     // The agent is gone, and with it everyone who knows of this process.
     _exit(1);
   }

@@ -41,8 +41,8 @@ class RankControl {
   bool Enter(std::function<void()> abort);
   // True once the present epoch is to end.
   bool MustLeave() const;
-  // From here on `abort` is not called; then `leave` is; then the agent hears that the rank is in no
-  // epoch.
+  // From here on `abort` is not called; then `leave` is; then the agent hears that the rank is in
+  // no epoch.
   void Exit(const std::function<void()>& leave);
 
  private:

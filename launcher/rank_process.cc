@@ -65,9 +65,7 @@ void ResetSignals() {
 }
 
 // A duplicate above the descriptors that the child gives a meaning to.
-FileDescriptor Above(int fd) {
-  return FileDescriptor(fcntl(fd, F_DUPFD_CLOEXEC, kFirstClosedFd));
-}
+FileDescriptor Above(int fd) { return FileDescriptor(fcntl(fd, F_DUPFD_CLOEXEC, kFirstClosedFd)); }
 
 absl::Status StartError(const std::string& executable, StringView what, int error) {
   return absl::UnavailableError(absl::StrCat("cannot start a rank process (", executable,

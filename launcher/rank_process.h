@@ -18,7 +18,7 @@ namespace cohort {
 // How a process ended.
 struct ExitStatus {
   bool signalled = false;
-  int code = 0;              // the exit code, or the signal's number
+  int code = 0;               // the exit code, or the signal's number
   std::string Words() const;  // "killed by signal 9 (Killed)", "exited with 1"
 };
 

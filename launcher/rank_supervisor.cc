@@ -66,8 +66,8 @@ void RankSupervisor::Start(uint32_t number, const v1::Assignment& assignment,
 // A rank that cannot be told anything is of no use: it is killed, and its end reported.
 void RankSupervisor::Tell(uint32_t number, Rank& rank, const v1::AgentToRank& message,
                           absl::Span<const int> descriptors) {
-  const absl::Status status = rank.process->control().Send(
-      message.SerializeAsString(), descriptors, ControlSocket::WhenFull::kFail);
+  const absl::Status status = rank.process->control().Send(message.SerializeAsString(), descriptors,
+                                                           ControlSocket::WhenFull::kFail);
   if (status.ok()) return;
   LogWarning("rank_unreachable", {{"rank", number}, {"reason", status.message()}});
   KillBecause(rank, std::string(status.message()));
@@ -139,10 +139,9 @@ absl::Status RankSupervisor::ShareMemory(const v1::BeginEpoch& begin) {
     const uint32_t number = begin.members(i).rank();
     Rank& rank = ranks_.at(number);
     const RankRings& rings = memory.ranks[static_cast<size_t>(i)];
-    ASSIGN_OR_RETURN(
-        std::unique_ptr<StepLink> link,
-        RingStepLink::Map(NameOfRank(number, *rank.process), rings.plans.get(),
-                          rings.outcomes.get(), kCoordinatorSpinIterations));
+    ASSIGN_OR_RETURN(std::unique_ptr<StepLink> link,
+                     RingStepLink::Map(NameOfRank(number, *rank.process), rings.plans.get(),
+                                       rings.outcomes.get(), kCoordinatorSpinIterations));
     options_.links->Put(begin.epoch(), static_cast<int>(number), std::move(link));
     Tell(number, rank, message,
          {memory.communicator.get(), rings.plans.get(), rings.outcomes.get()});

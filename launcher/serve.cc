@@ -63,6 +63,16 @@ absl::StatusOr<bool> AwaitServing(Coordinator& coordinator, StopSignals& signals
   }
 }
 
+// Brings health in line with the group, whose last change may have come before anybody listened.
+// The group's state is published before its callback, so the last word is right either way.
+void TellHealth(const Coordinator& coordinator, HealthService& health) {
+  bool serving = false;
+  do {
+    serving = coordinator.group().state == "serving";
+    health.SetServing(serving);
+  } while (serving != (coordinator.group().state == "serving"));
+}
+
 // Until a signal comes (OK) or the group is gone for good.
 absl::Status ServeUntilStopped(Coordinator& coordinator, StopSignals& signals) {
   while (!signals.Wait(kTick)) RETURN_IF_ERROR(coordinator.failure());
@@ -95,7 +105,7 @@ absl::Status ServeGroup(const ServeOptions& options, Coordinator& coordinator, G
   coordinator.OnServingChange([&server](bool serving) { server.health().SetServing(serving); });
   ASSIGN_OR_RETURN(const bool serving, AwaitServing(coordinator, signals));
   if (!serving) return absl::OkStatus();
-  server.health().SetServing(true);
+  TellHealth(coordinator, server.health());
   PrintReady(server.address());
   LogInfo("serving", {{"address", server.address().ToString()}});
   RETURN_IF_ERROR(ServeUntilStopped(coordinator, signals));

@@ -18,8 +18,8 @@ absl::Time SteadyNow() { return absl::UnixEpoch() + absl::Nanoseconds(MonotonicN
 int PollTimeout(absl::Time deadline, absl::Time now) {
   if (deadline == absl::InfiniteFuture()) return -1;
   const absl::Duration left = absl::Ceil(deadline - now, absl::Milliseconds(1));
-  return static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(left), 0,
-                                              std::numeric_limits<int>::max()));
+  return static_cast<int>(
+      std::clamp<int64_t>(absl::ToInt64Milliseconds(left), 0, std::numeric_limits<int>::max()));
 }
 
 TaskQueue::TaskQueue() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {

@@ -87,7 +87,7 @@ TEST(ByteRing, CarriesMessagesOfAnyLengthBetweenThreads) {
 
 TEST(ByteRing, ALongMessageTravelsInPieces) {
   const RingPair ring = MakeRing();
-  const std::string message = Pattern(1 << 20, 1);
+  const std::string message = Pattern(1 << 18, 1);
   std::thread sender([&] { EXPECT_TRUE(ring.writer->Send(message, InAMinute()).ok()); });
   EXPECT_EQ(ring.reader->Receive(InAMinute()).value(), message);
   sender.join();

@@ -10,7 +10,7 @@
 namespace cohort {
 namespace {
 
-constexpr absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
+const absl::Time kStart = absl::UnixEpoch() + absl::Hours(1);
 
 // A membership whose actions read as words, and events that read as sentences.
 class Group {
@@ -274,8 +274,9 @@ TEST(Membership, StartsThatFailAgainAndAgainAreGivenUp) {
   Group group(1, {.first_start_attempts = 3});
   group.Joins("local", 1).Dies(0).Dies(0);
   group.At(absl::Milliseconds(100));
-  EXPECT_EQ(group.Actions(), "assign local [0] start [0]; assign local [0] start [0]; "
-                             "assign local [0] start [0]");
+  EXPECT_EQ(group.Actions(),
+            "assign local [0] start [0]; assign local [0] start [0]; "
+            "assign local [0] start [0]");
   EXPECT_EQ(group.Dies(0, "killed by signal 11").Actions(), "give up");
   EXPECT_EQ(group->failure(),
             absl::UnavailableError(

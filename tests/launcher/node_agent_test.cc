@@ -1,0 +1,144 @@
+// An agent and its real rank processes, the coordinator's part being played by the test.
+#include "launcher/node_agent.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "launcher/cluster_service.h"
+#include "launcher/version.h"
+#include "tests/launcher/pocket_model.h"
+
+namespace cohort {
+namespace {
+
+class ProcessNodeAgent : public testing::Test {
+ protected:
+  using Message = v1::AgentMessage;
+
+  void StartAgent(absl::Duration heartbeat_timeout) {
+    AgentSession::Handler handler;
+    handler.on_message = [this](std::shared_ptr<AgentSession> session, Message message) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      session_ = std::move(session);
+      messages_.push_back(std::move(message));
+      changed_.notify_all();
+    };
+    handler.on_end = [](const std::shared_ptr<AgentSession>&) {};
+    server_ = ClusterServer::Start(std::move(handler)).value();
+    NodeAgentOptions options;
+    options.name = "node-a";
+    options.slots = 2;
+    options.coordinator = server_->target();
+    options.token = server_->token();
+    options.rank_executable = std::string(COHORT_BINARY_DIR) + "/bin/cohort";
+    options.heartbeat_period = absl::Milliseconds(50);
+    options.heartbeat_timeout = heartbeat_timeout;
+    options.links = &links_;
+    agent_ = NodeAgent::Start(std::move(options));
+  }
+
+  // The first message from `next_` on that fits; `next_` is then the one after it.
+  Message WaitFor(const std::function<bool(const Message&)>& fits) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    Message found;
+    const auto seen = [&] {
+      while (next_ < messages_.size()) {
+        if (fits(messages_[next_++])) {
+          found = messages_[next_ - 1];
+          return true;
+        }
+      }
+      return false;
+    };
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), seen));
+    return found;
+  }
+  v1::Join WaitForJoin() {
+    return WaitFor([](const Message& m) { return m.has_join(); }).join();
+  }
+
+  // Its process id, as soon as it has one.
+  int64_t StartRank(const v1::RankConfiguration& configuration) {
+    v1::CoordinatorMessage message;
+    v1::Assignment& assignment = *message.mutable_assignment();
+    *assignment.mutable_configuration() = configuration;
+    assignment.add_ranks(0);
+    assignment.add_start(0);
+    Send(message);
+    return WaitFor([](const Message& m) { return m.has_progress(); }).progress().process_id();
+  }
+  void Send(const v1::CoordinatorMessage& message) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    session_->Send(message);
+  }
+
+  LocalLinks links_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<AgentSession> session_;  // the latest
+  std::vector<Message> messages_;
+  size_t next_ = 0;
+  std::unique_ptr<ClusterServer> server_;
+  std::unique_ptr<NodeAgent> agent_;
+};
+
+TEST_F(ProcessNodeAgent, JoinsWithItsNameSlotsAndVersion) {
+  StartAgent(absl::Minutes(1));
+  const v1::Join join = WaitForJoin();
+  EXPECT_EQ(join.agent(), "node-a");
+  EXPECT_EQ(join.slots(), 2u);
+  EXPECT_EQ(join.version(), kVersion);
+  WaitFor([](const Message& m) { return m.has_heartbeat() && m.heartbeat().sequence() == 2; });
+}
+
+TEST_F(ProcessNodeAgent, ARankThatCannotLoadIsLostWithItsOwnWords) {
+  StartAgent(absl::Minutes(1));
+  WaitForJoin();
+  const int64_t process_id = StartRank({});
+  const v1::RankLost lost = WaitFor([](const Message& m) { return m.has_lost(); }).lost();
+  EXPECT_EQ(lost.rank(), 0u);
+  EXPECT_EQ(lost.process_id(), process_id);
+  EXPECT_TRUE(lost.permanent());
+  EXPECT_EQ(lost.status_code(), static_cast<int>(absl::StatusCode::kInvalidArgument));
+  EXPECT_FALSE(lost.reason().empty());
+}
+
+TEST_F(ProcessNodeAgent, ASilentCoordinatorMeansANewSession) {
+  StartAgent(absl::Milliseconds(300));
+  const v1::Join first = WaitForJoin();
+  const v1::Join second = WaitForJoin();
+  EXPECT_NE(first.incarnation(), second.incarnation());
+}
+
+TEST_F(ProcessNodeAgent, AnEndedSessionKillsTheRanks) {
+  StartAgent(absl::Minutes(1));
+  WaitForJoin();
+  const int64_t process_id = StartRank(PocketConfiguration(1));
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    session_->End(absl::UnavailableError("a drill"));
+  }
+  WaitForJoin();
+  EXPECT_NE(kill(static_cast<pid_t>(process_id), 0), 0);
+}
+
+TEST_F(ProcessNodeAgent, ShutdownEndsTheRanksAndTheAgent) {
+  StartAgent(absl::Minutes(1));
+  WaitForJoin();
+  const int64_t process_id = StartRank(PocketConfiguration(1));
+  v1::CoordinatorMessage message;
+  message.mutable_shutdown()->set_reason("a drill");
+  Send(message);
+  EXPECT_TRUE(agent_->WaitUntilDone(absl::Seconds(60)));
+  EXPECT_NE(kill(static_cast<pid_t>(process_id), 0), 0);
+}
+
+}  // namespace
+}  // namespace cohort
