@@ -75,8 +75,9 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
           "KV memory of each rank: 512MiB, 2GB, plain bytes (default: 512MiB)");
   AddFlag(app, "--block-size", IntegerInto(options.block_size, 1, 4096), "N",
           "Tokens of one KV block (default: 16)");
-  app.add_flag("!--no-mask-padding", options.mask_padding,
-               "Let ids without a token (vocabulary padding) be chosen, as transformers does");
+  app.add_flag_callback(
+      "--no-mask-padding", [&options] { options.mask_padding = false; },
+      "Let ids without a token (vocabulary padding) be chosen, as transformers does");
 }
 
 }  // namespace
@@ -89,7 +90,9 @@ void AddServeFlags(CLI::App& app, ServeOptions& options) {
           "Address of the gRPC services; port 0 picks one (default: 127.0.0.1:9000)");
   AddFlag(app, "--drain-timeout", DurationInto(options.drain_timeout, absl::ZeroDuration()),
           "DURATION", "How long SIGTERM lets running requests finish (default: 30s)");
-  app.add_flag("!--no-reflection", options.reflection, "Do not serve gRPC reflection");
+  app.add_flag_callback(
+      "--no-reflection", [&options] { options.reflection = false; },
+      "Do not serve gRPC reflection");
 }
 
 }  // namespace cohort

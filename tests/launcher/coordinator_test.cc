@@ -30,7 +30,7 @@ CoordinatorOptions PocketOptions(int ranks) {
   options.scheduler.max_model_len = 4096;
   options.scheduler.eos_token_ids = {95};
   options.local_slots = ranks;
-  options.rank_executable = std::string(COHORT_BINARY_DIR) + "/bin/cohort";
+  options.rank_executable = COHORT_BINARY_DIR "/bin/cohort";
   return options;
 }
 

@@ -37,7 +37,7 @@ class ProcessNodeAgent : public testing::Test {
     options.slots = 2;
     options.coordinator = server_->target();
     options.token = server_->token();
-    options.rank_executable = std::string(COHORT_BINARY_DIR) + "/bin/cohort";
+    options.rank_executable = COHORT_BINARY_DIR "/bin/cohort";
     options.heartbeat_period = absl::Milliseconds(50);
     options.heartbeat_timeout = heartbeat_timeout;
     options.links = &links_;
