@@ -7,7 +7,7 @@ packages=(g++ cmake ninja-build pkg-config python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev
   libpcre2-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev)
 if [[ "${1:-}" == --tests ]]; then
-  packages+=(libgtest-dev libgmock-dev python3-venv clang-format-14 binutils procps)
+  packages+=(git libgtest-dev libgmock-dev python3-venv clang-format-14 binutils procps)
 fi
 
 missing=()
