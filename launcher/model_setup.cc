@@ -122,8 +122,8 @@ absl::Status LoadTokenizer(ModelSetup& setup) {
   return absl::OkStatus();
 }
 
-// Found here in no time; a rank would find it out only after loading its weights.
-absl::Status CheckHostMemory(const ServeOptions& options, const ModelSetup& setup) {
+// Refused before a rank is started; each rank then checks all it needs (runtime/worker_memory.h).
+absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup& setup) {
   const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
   if (setup.device != "cpu" || options.kv_memory_bytes <= bytes) return absl::OkStatus();
   return absl::ResourceExhaustedError(
@@ -187,7 +187,7 @@ absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   ModelSetup setup;
   RETURN_IF_ERROR(FindModel(options, setup));
   RETURN_IF_ERROR(ChooseDevice(options, setup));
-  RETURN_IF_ERROR(CheckHostMemory(options, setup));
+  RETURN_IF_ERROR(CheckKvMemoryFitsHost(options, setup));
   RETURN_IF_ERROR(ChooseDtype(options, setup));
   RETURN_IF_ERROR(LoadTokenizer(setup));
   ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
