@@ -117,19 +117,21 @@ void StreamCall::Submit(Request request) {
   Pump();
 }
 
-void StreamCall::OnTokens(int64_t first_index, absl::Span<const int32_t> ids) {
+SinkAnswer StreamCall::OnTokens(const GeneratedTokens& tokens) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const std::string text = text_.Append(ids);
-    if (broken_) return;
+    const std::string text = text_.Append(tokens.ids);
+    if (broken_) return SinkAnswer::kContinue;  // its cancellation is on the way
     if (!delta_.has_value()) {
-      delta_.emplace().mutable_delta()->set_first_position(static_cast<uint32_t>(first_index));
+      delta_.emplace().mutable_delta()->set_first_position(
+          static_cast<uint32_t>(tokens.first_index));
     }
     v1::Delta& delta = *delta_->mutable_delta();
-    for (const int32_t id : ids) delta.add_token_ids(static_cast<uint32_t>(id));
+    for (const int32_t id : tokens.ids) delta.add_token_ids(static_cast<uint32_t>(id));
     delta.mutable_text()->append(text);
   }
   Pump();
+  return SinkAnswer::kContinue;
 }
 
 void StreamCall::OnFinish(const cohort::Finish& finish) {
@@ -243,11 +245,12 @@ grpc::ServerUnaryReactor* UnaryCall::Run(std::shared_ptr<UnaryCall> call, CallSt
   return call.get();
 }
 
-void UnaryCall::OnTokens(int64_t, absl::Span<const int32_t> ids) {
-  if (generated_ == nullptr) return;
+SinkAnswer UnaryCall::OnTokens(const GeneratedTokens& tokens) {
+  if (generated_ == nullptr) return SinkAnswer::kContinue;
   v1::GenerateOutput& output = *generated_->mutable_outputs(0);
-  for (const int32_t id : ids) output.add_token_ids(static_cast<uint32_t>(id));
-  output.mutable_text()->append(text_.Append(ids));
+  for (const int32_t id : tokens.ids) output.add_token_ids(static_cast<uint32_t>(id));
+  output.mutable_text()->append(text_.Append(tokens.ids));
+  return SinkAnswer::kContinue;
 }
 
 void UnaryCall::OnFinish(const cohort::Finish& finish) {

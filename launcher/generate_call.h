@@ -45,7 +45,7 @@ class StreamCall final : public grpc::ServerWriteReactor<v1::GenerateEvent>,
   static grpc::ServerWriteReactor<v1::GenerateEvent>* Start(CallStart start);
   explicit StreamCall(CallStart start);
 
-  void OnTokens(int64_t first_index, absl::Span<const int32_t> ids) override;
+  SinkAnswer OnTokens(const GeneratedTokens& tokens) override;
   void OnFinish(const cohort::Finish& finish) override;
 
   void OnWriteDone(bool ok) override;
@@ -88,7 +88,7 @@ class UnaryCall final : public grpc::ServerUnaryReactor,
   static grpc::ServerUnaryReactor* Start(CallStart start, v1::ScoreResult* response);
   UnaryCall(const CallStart& start, v1::GenerateResult* generated, v1::ScoreResult* scored);
 
-  void OnTokens(int64_t first_index, absl::Span<const int32_t> ids) override;
+  SinkAnswer OnTokens(const GeneratedTokens& tokens) override;
   void OnFinish(const cohort::Finish& finish) override;
 
   void OnCancel() override;

@@ -398,7 +398,7 @@ void Engine::State::Deliver(Lock& lock) {
     for (Delivery& delivery : deliveries) {
       const RequestUpdate& update = delivery.update;
       if (!update.tokens.empty()) {
-        delivery.sink->OnTokens(update.first_index, update.tokens);
+        delivery.sink->OnTokens({.first_index = update.first_index, .ids = update.tokens});
       }
       if (update.finish.has_value()) {
         delivery.sink->OnFinish(*update.finish);

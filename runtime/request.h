@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "kernels/status.h"
 #include "runtime/sampling.h"
+#include "runtime/step_plan.h"
 
 namespace cohort {
 
@@ -21,7 +22,14 @@ struct Request {
   StoppingParameters stopping;
   // Score: no token is generated; the log-probability of prompt[i] after prompt[0..i) comes back.
   bool score = false;
+  // Most probable ids reported beside each prompt token's log-probability, for scores and for
+  // generations; -1: a generation reports none.
+  int32_t prompt_logprobs = -1;
   absl::Time deadline = absl::InfiniteFuture();
+  int32_t priority = 0;         // larger is more urgent
+  uint32_t sequence_index = 0;  // of a request's n sequences; part of the random numbers' key
+  std::string cache_salt;       // prefixes are shared only between equal salts
+  bool bypass_prefix_cache = false;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
@@ -40,16 +48,29 @@ struct Finish {
   int64_t completion_tokens = 0;
   int64_t cached_tokens = 0;
   RequestTiming timing;
-  std::vector<float> prompt_logprobs;  // score: one per prompt id after the first
+  // One per prompt id after the first, and the most probable ids beside each, where asked for.
+  std::vector<float> prompt_logprobs;
+  std::vector<TokenLogprob> prompt_top;  // request.prompt_logprobs each
 };
+
+// Newly generated tokens; views are valid during the call.
+struct GeneratedTokens {
+  int64_t first_index = 0;                  // among the generated ones, from 0
+  absl::Span<const int32_t> ids = {};       // the final end or stop token included
+  absl::Span<const float> logprobs = {};    // one per id where sampling.logprobs >= 0, else empty
+  absl::Span<const TokenLogprob> top = {};  // sampling.logprobs per id
+};
+
+enum class SinkAnswer { kContinue, kStop };
 
 // Receives what becomes of one request. Called from the engine's thread, in order, OnFinish exactly
 // once and last; must not block and must not call back into the engine.
 class RequestSink {
  public:
   virtual ~RequestSink() = default;
-  // `first_index` counts generated tokens from 0. Ids include the final end or stop token.
-  virtual void OnTokens(int64_t first_index, absl::Span<const int32_t> ids) = 0;
+  // kStop ends the sequence as a stop token would (a stop string was found); at most one more row
+  // is computed for it, which nobody sees.
+  virtual SinkAnswer OnTokens(const GeneratedTokens& tokens) = 0;
   virtual void OnFinish(const Finish& finish) = 0;
 };
 

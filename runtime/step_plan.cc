@@ -1,12 +1,18 @@
 // Wire format, all little-endian:
 //   plan:   magic u32, version u32, epoch u64, step u64, admits, rows, releases (each a u32 count
 //           and the elements)
-//   admit:  slot u32, sequence_index u32, temperature f32, top_p f32, top_k i32, seed u64
+//   list of x: u32 count and the elements
+//   admit:  slot u32, sequence_index u32, first_position u64, prompt_tokens u64, history (list of
+//           i32), min_tokens u64, held_back_ids (list of i32), sampling
+//   sampling: temperature f32, top_p f32, top_k i32, min_p f32, seed u64, repetition, presence and
+//           frequency penalty f32 each, logit_bias (list of i32 id and f32), allowed_token_ids
+//           (list of i32), bad_words (list of lists of i32), logprobs i32
 //   rows:   slot u32, first_position u64, flags u8, tokens (u32 count; i32 each when all are
-//           literals, else i32 id and u64 step each), appended_blocks (u32 count, i32 each), one
-//           i32 per token when there are score targets
+//           literals, else i32 id and u64 step each), appended_blocks (list of i32), where there
+//           are score targets: score_top u32 and one i32 per token
 //   result: magic u32, version u32, epoch u64, step u64, digest u64, sequences
-//   sequence: slot u32, tokens (u32 count, i32 each), logprobs (u32 count, f32 each)
+//   sequence: slot u32, tokens (list of i32), token_logprobs (list of f32), token_top (list of i32
+//           id and f32), logprobs (list of f32), score_top (list of i32 id and f32)
 // Every value has exactly one encoding: what decodes encodes to the same bytes again.
 #include "runtime/step_plan.h"
 
@@ -28,9 +34,9 @@ constexpr uint8_t kTargetsFlag = 4;
 constexpr uint8_t kKnownFlags = kSampleFlag | kLiteralsFlag | kTargetsFlag;
 
 // Bytes of the shortest encodings, for bounds.
-constexpr size_t kAdmitBytes = 28;
+constexpr size_t kAdmitBytes = 92;
 constexpr size_t kRowsBytes = 25;  // with one literal token and no blocks
-constexpr size_t kSequenceBytes = 12;
+constexpr size_t kSequenceBytes = 24;
 
 bool AllLiteral(const std::vector<TokenSource>& tokens) {
   return std::all_of(tokens.begin(), tokens.end(),
@@ -55,23 +61,131 @@ void ReadHeader(uint32_t magic, ByteReader& reader, uint64_t& epoch, uint64_t& s
   step = reader.U64();
 }
 
+// Vectors of structs grow as their elements arrive: a struct is larger in memory than on the wire,
+// and a message should not cost a multiple of its size before it proved to be whole.
+template <class Read>
+auto ReadList(size_t element_bytes, ByteReader& reader, Read read) {
+  std::vector<decltype(read(reader))> elements;
+  for (size_t left = reader.Count(element_bytes); left > 0 && reader.ok(); --left) {
+    elements.push_back(read(reader));
+  }
+  return elements;
+}
+
+void WriteList(const std::vector<int32_t>& values, ByteWriter& writer) {
+  writer.Count(values.size());
+  for (const int32_t value : values) {
+    writer.I32(value);
+  }
+}
+
+void WriteList(const std::vector<float>& values, ByteWriter& writer) {
+  writer.Count(values.size());
+  for (const float value : values) {
+    writer.F32(value);
+  }
+}
+
+void WriteList(const std::vector<TokenLogprob>& values, ByteWriter& writer) {
+  writer.Count(values.size());
+  for (const TokenLogprob& value : values) {
+    writer.I32(value.id);
+    writer.F32(value.logprob);
+  }
+}
+
+std::vector<int32_t> ReadI32s(size_t count, ByteReader& reader) {
+  std::vector<int32_t> values(count);
+  for (int32_t& value : values) {
+    value = reader.I32();
+  }
+  return values;
+}
+
+std::vector<int32_t> ReadI32List(ByteReader& reader) { return ReadI32s(reader.Count(4), reader); }
+
+std::vector<float> ReadF32List(ByteReader& reader) {
+  std::vector<float> values(reader.Count(4));
+  for (float& value : values) {
+    value = reader.F32();
+  }
+  return values;
+}
+
+std::vector<TokenLogprob> ReadLogprobList(ByteReader& reader) {
+  std::vector<TokenLogprob> values(reader.Count(8));
+  for (TokenLogprob& value : values) {
+    value.id = reader.I32();
+    value.logprob = reader.F32();
+  }
+  return values;
+}
+
+void Write(const SamplingParameters& sampling, ByteWriter& writer) {
+  writer.F32(sampling.temperature);
+  writer.F32(sampling.top_p);
+  writer.I32(sampling.top_k);
+  writer.F32(sampling.min_p);
+  writer.U64(sampling.seed);
+  writer.F32(sampling.repetition_penalty);
+  writer.F32(sampling.presence_penalty);
+  writer.F32(sampling.frequency_penalty);
+  writer.Count(sampling.logit_bias.size());
+  for (const TokenBias& bias : sampling.logit_bias) {
+    writer.I32(bias.id);
+    writer.F32(bias.bias);
+  }
+  WriteList(sampling.allowed_token_ids, writer);
+  writer.Count(sampling.bad_words.size());
+  for (const std::vector<int32_t>& word : sampling.bad_words) {
+    WriteList(word, writer);
+  }
+  writer.I32(sampling.logprobs);
+}
+
+SamplingParameters ReadSampling(ByteReader& reader) {
+  SamplingParameters sampling;
+  sampling.temperature = reader.F32();
+  sampling.top_p = reader.F32();
+  sampling.top_k = reader.I32();
+  sampling.min_p = reader.F32();
+  sampling.seed = reader.U64();
+  sampling.repetition_penalty = reader.F32();
+  sampling.presence_penalty = reader.F32();
+  sampling.frequency_penalty = reader.F32();
+  sampling.logit_bias = ReadList(8, reader, [](ByteReader& r) {
+    TokenBias bias;
+    bias.id = r.I32();
+    bias.bias = r.F32();
+    return bias;
+  });
+  sampling.allowed_token_ids = ReadI32List(reader);
+  sampling.bad_words = ReadList(4, reader, ReadI32List);
+  sampling.logprobs = reader.I32();
+  return sampling;
+}
+
 void Write(const AdmitSequence& admit, ByteWriter& writer) {
   writer.U32(admit.slot);
   writer.U32(admit.sequence_index);
-  writer.F32(admit.sampling.temperature);
-  writer.F32(admit.sampling.top_p);
-  writer.I32(admit.sampling.top_k);
-  writer.U64(admit.sampling.seed);
+  writer.U64(admit.first_position);
+  writer.U64(admit.prompt_tokens);
+  WriteList(admit.history, writer);
+  writer.U64(admit.min_tokens);
+  WriteList(admit.held_back_ids, writer);
+  Write(admit.sampling, writer);
 }
 
 AdmitSequence ReadAdmit(ByteReader& reader) {
   AdmitSequence admit;
   admit.slot = reader.U32();
   admit.sequence_index = reader.U32();
-  admit.sampling.temperature = reader.F32();
-  admit.sampling.top_p = reader.F32();
-  admit.sampling.top_k = reader.I32();
-  admit.sampling.seed = reader.U64();
+  admit.first_position = reader.U64();
+  admit.prompt_tokens = reader.U64();
+  admit.history = ReadI32List(reader);
+  admit.min_tokens = reader.U64();
+  admit.held_back_ids = ReadI32List(reader);
+  admit.sampling = ReadSampling(reader);
   return admit;
 }
 
@@ -79,6 +193,7 @@ void Write(const SequenceRows& rows, ByteWriter& writer) {
   CHECK(!rows.tokens.empty()) << "rows of slot " << rows.slot;
   CHECK(rows.score_targets.empty() || rows.score_targets.size() == rows.tokens.size())
       << rows.score_targets.size() << " targets for " << rows.tokens.size() << " rows";
+  CHECK(rows.score_top == 0 || !rows.score_targets.empty()) << "slot " << rows.slot;
   const bool literals = AllLiteral(rows.tokens);
   writer.U32(rows.slot);
   writer.U64(rows.first_position);
@@ -91,9 +206,9 @@ void Write(const SequenceRows& rows, ByteWriter& writer) {
       writer.U64(token.sampled_in_step);
     }
   }
-  writer.Count(rows.appended_blocks.size());
-  for (const int32_t block : rows.appended_blocks) {
-    writer.I32(block);
+  WriteList(rows.appended_blocks, writer);
+  if (!rows.score_targets.empty()) {
+    writer.U32(rows.score_top);
   }
   for (const int32_t target : rows.score_targets) {
     writer.I32(target);
@@ -118,14 +233,6 @@ std::vector<TokenSource> ReadTokens(bool literals, ByteReader& reader) {
   return tokens;
 }
 
-std::vector<int32_t> ReadI32s(size_t count, ByteReader& reader) {
-  std::vector<int32_t> values(count);
-  for (int32_t& value : values) {
-    value = reader.I32();
-  }
-  return values;
-}
-
 SequenceRows ReadRows(ByteReader& reader) {
   SequenceRows rows;
   rows.slot = reader.U32();
@@ -136,8 +243,9 @@ SequenceRows ReadRows(ByteReader& reader) {
   }
   rows.sample = (flags & kSampleFlag) != 0;
   rows.tokens = ReadTokens((flags & kLiteralsFlag) != 0, reader);
-  rows.appended_blocks = ReadI32s(reader.Count(4), reader);
+  rows.appended_blocks = ReadI32List(reader);
   if ((flags & kTargetsFlag) != 0) {
+    rows.score_top = reader.U32();
     if (rows.tokens.size() > reader.remaining() / 4) {
       reader.Fail(absl::StrCat("truncated: ", rows.tokens.size(), " score targets follow"));
     }
@@ -149,33 +257,15 @@ SequenceRows ReadRows(ByteReader& reader) {
 SequenceResult ReadSequence(ByteReader& reader) {
   SequenceResult sequence;
   sequence.slot = reader.U32();
-  sequence.tokens = ReadI32s(reader.Count(4), reader);
-  sequence.logprobs.resize(reader.Count(4));
-  for (float& logprob : sequence.logprobs) {
-    logprob = reader.F32();
-  }
+  sequence.tokens = ReadI32List(reader);
+  sequence.token_logprobs = ReadF32List(reader);
+  sequence.token_top = ReadLogprobList(reader);
+  sequence.logprobs = ReadF32List(reader);
+  sequence.score_top = ReadLogprobList(reader);
   return sequence;
 }
 
-// Vectors of structs grow as their elements arrive: a struct is larger in memory than on the wire,
-// and a message should not cost a multiple of its size before it proved to be whole.
-template <class T, class Read>
-std::vector<T> ReadAll(size_t element_bytes, ByteReader& reader, Read read) {
-  std::vector<T> elements;
-  for (size_t left = reader.Count(element_bytes); left > 0 && reader.ok(); --left) {
-    elements.push_back(read(reader));
-  }
-  return elements;
-}
-
 }  // namespace
-
-bool AdmitSequence::operator==(const AdmitSequence& other) const {
-  return slot == other.slot && sequence_index == other.sequence_index &&
-         sampling.temperature == other.sampling.temperature &&
-         sampling.top_p == other.sampling.top_p && sampling.top_k == other.sampling.top_k &&
-         sampling.seed == other.sampling.seed;
-}
 
 int64_t StepPlan::tokens() const {
   int64_t count = 0;
@@ -184,8 +274,6 @@ int64_t StepPlan::tokens() const {
   }
   return count;
 }
-
-bool StepPlan::operator==(const StepPlan&) const = default;
 
 std::string Encode(const StepPlan& plan) {
   ByteWriter writer;
@@ -215,14 +303,11 @@ std::string Encode(const StepResult& result) {
   writer.Count(result.sequences.size());
   for (const SequenceResult& sequence : result.sequences) {
     writer.U32(sequence.slot);
-    writer.Count(sequence.tokens.size());
-    for (const int32_t token : sequence.tokens) {
-      writer.I32(token);
-    }
-    writer.Count(sequence.logprobs.size());
-    for (const float logprob : sequence.logprobs) {
-      writer.F32(logprob);
-    }
+    WriteList(sequence.tokens, writer);
+    WriteList(sequence.token_logprobs, writer);
+    WriteList(sequence.token_top, writer);
+    WriteList(sequence.logprobs, writer);
+    WriteList(sequence.score_top, writer);
   }
   return std::move(writer).Take();
 }
@@ -231,9 +316,9 @@ absl::StatusOr<StepPlan> DecodeStepPlan(StringView bytes) {
   ByteReader reader(bytes);
   StepPlan plan;
   ReadHeader(kPlanMagic, reader, plan.epoch, plan.step);
-  plan.admits = ReadAll<AdmitSequence>(kAdmitBytes, reader, ReadAdmit);
-  plan.rows = ReadAll<SequenceRows>(kRowsBytes, reader, ReadRows);
-  plan.releases = ReadAll<uint32_t>(4, reader, [](ByteReader& r) { return r.U32(); });
+  plan.admits = ReadList(kAdmitBytes, reader, ReadAdmit);
+  plan.rows = ReadList(kRowsBytes, reader, ReadRows);
+  plan.releases = ReadList(4, reader, [](ByteReader& r) { return r.U32(); });
   RETURN_IF_ERROR(reader.Finish("step plan"));
   return plan;
 }
@@ -243,7 +328,7 @@ absl::StatusOr<StepResult> DecodeStepResult(StringView bytes) {
   StepResult result;
   ReadHeader(kResultMagic, reader, result.epoch, result.step);
   result.digest = reader.U64();
-  result.sequences = ReadAll<SequenceResult>(kSequenceBytes, reader, ReadSequence);
+  result.sequences = ReadList(kSequenceBytes, reader, ReadSequence);
   RETURN_IF_ERROR(reader.Finish("step result"));
   return result;
 }

@@ -17,14 +17,22 @@
 
 namespace cohort {
 
-inline constexpr uint32_t kStepPlanVersion = 1;
+inline constexpr uint32_t kStepPlanVersion = 2;
 
 // A slot begins a sequence; whatever it held before is forgotten.
 struct AdmitSequence {
   uint32_t slot = 0;
   uint32_t sequence_index = 0;  // for the random numbers
+  // The sequence's first rows begin here; the keys and values of the positions before are in the
+  // first blocks that those rows append (a prefix cache hit). A multiple of the block size.
+  uint64_t first_position = 0;
+  uint64_t prompt_tokens = 0;  // positions below hold the prompt, those from it on the completion
+  // Ids of positions [0, first_position) where sampling.NeedsHistory(), else empty.
+  std::vector<int32_t> history = {};
+  uint64_t min_tokens = 0;                  // while the completion is shorter,
+  std::vector<int32_t> held_back_ids = {};  // none of these is chosen
   SamplingParameters sampling;
-  bool operator==(const AdmitSequence&) const;
+  bool operator==(const AdmitSequence&) const = default;
 };
 
 // The input token of a row: a literal id, or what the slot sampled in step `sampled_in_step`.
@@ -40,11 +48,13 @@ struct TokenSource {
 struct SequenceRows {
   uint32_t slot = 0;
   uint64_t first_position = 0;
-  std::vector<TokenSource> tokens;       // at least one
-  std::vector<int32_t> appended_blocks;  // to the slot's block table, before the rows are computed
-  bool sample = false;                   // choose a token after the last row
-  std::vector<int32_t> score_targets;  // empty, or one per row: id whose log-probability after this
-                                       // row is wanted, -1: none
+  std::vector<TokenSource> tokens = {};  // at least one
+  std::vector<int32_t> appended_blocks =
+      {};                  // to the slot's block table, before the rows are computed
+  bool sample = false;     // choose a token after the last row
+  uint32_t score_top = 0;  // most probable ids reported beside each score target's log-probability
+  std::vector<int32_t> score_targets = {};  // empty, or one per row: id whose log-probability after
+                                            // this row is wanted, -1: none
   bool operator==(const SequenceRows&) const = default;
 };
 
@@ -55,13 +65,23 @@ struct StepPlan {
   std::vector<SequenceRows> rows;
   std::vector<uint32_t> releases;  // slots that are forgotten after this step
   int64_t tokens() const;
-  bool operator==(const StepPlan&) const;
+  bool operator==(const StepPlan&) const = default;
+};
+
+// Natural logarithm of a probability under the raw logits, over the whole vocabulary.
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+  bool operator==(const TokenLogprob&) const = default;
 };
 
 struct SequenceResult {
   uint32_t slot = 0;
-  std::vector<int32_t> tokens;  // sampled, in order; -1 marks logits that were not a number
-  std::vector<float> logprobs;  // one per score target
+  std::vector<int32_t> tokens = {};  // sampled, in order; -1 marks logits that were not a number
+  std::vector<float> token_logprobs = {};  // one per token where sampling.logprobs >= 0, else empty
+  std::vector<TokenLogprob> token_top = {};  // sampling.logprobs per token, most probable first
+  std::vector<float> logprobs = {};          // one per score target
+  std::vector<TokenLogprob> score_top = {};  // score_top per score target, most probable first
   bool operator==(const SequenceResult&) const = default;
 };
 

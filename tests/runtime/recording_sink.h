@@ -19,13 +19,14 @@ inline constexpr std::chrono::seconds kTestTimeout{60};
 
 class RecordingSink : public RequestSink {
  public:
-  void OnTokens(int64_t first_index, absl::Span<const int32_t> ids) override {
+  SinkAnswer OnTokens(const GeneratedTokens& generated) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     EXPECT_EQ(finishes_, 0) << "tokens after the finish";
-    EXPECT_EQ(first_index, static_cast<int64_t>(tokens_.size()));
-    EXPECT_FALSE(ids.empty());
-    tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+    EXPECT_EQ(generated.first_index, static_cast<int64_t>(tokens_.size()));
+    EXPECT_FALSE(generated.ids.empty());
+    tokens_.insert(tokens_.end(), generated.ids.begin(), generated.ids.end());
     changed_.notify_all();
+    return SinkAnswer::kContinue;
   }
 
   void OnFinish(const Finish& finish) override {

@@ -16,7 +16,23 @@ StepPlan SamplePlan() {
   plan.step = 0x0102030405060708;
   plan.admits = {{.slot = 7,
                   .sequence_index = 2,
-                  .sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 40, .seed = 99}}};
+                  .first_position = 2,
+                  .prompt_tokens = 3,
+                  .history = {11, 12},
+                  .min_tokens = 4,
+                  .held_back_ids = {151643, 151645},
+                  .sampling = {.temperature = 0.5f,
+                               .top_p = 0.9f,
+                               .top_k = 40,
+                               .min_p = 0.01f,
+                               .seed = 99,
+                               .repetition_penalty = 1.1f,
+                               .presence_penalty = -0.5f,
+                               .frequency_penalty = 0.25f,
+                               .logit_bias = {{.id = 3, .bias = -100}, {.id = 9, .bias = 2.5f}},
+                               .allowed_token_ids = {3, 9, 27},
+                               .bad_words = {{3}, {9, 27}},
+                               .logprobs = 5}}};
   plan.rows = {
       {.slot = 7,
        .first_position = 0,
@@ -35,6 +51,7 @@ StepPlan SamplePlan() {
        .tokens = {{.id = 8}, {.id = 9}},
        .appended_blocks = {},
        .sample = false,
+       .score_top = 3,
        .score_targets = {9, -1}},
   };
   plan.releases = {0, 3};
@@ -45,15 +62,48 @@ StepResult SampleResult() {
   return {.epoch = 3,
           .step = 9,
           .digest = 0xfedcba9876543210,
-          .sequences = {{.slot = 7, .tokens = {5}, .logprobs = {}},
-                        {.slot = 2, .tokens = {}, .logprobs = {-0.25f, 0.0f}},
-                        {.slot = 1, .tokens = {1, 2, -1}, .logprobs = {}}}};
+          .sequences = {{.slot = 7,
+                         .tokens = {5},
+                         .token_logprobs = {-0.5f},
+                         .token_top = {{.id = 5, .logprob = -0.5f}, {.id = 6, .logprob = -1.5f}}},
+                        {.slot = 2,
+                         .logprobs = {-0.25f, 0.0f},
+                         .score_top = {{.id = 4, .logprob = -0.125f}, {.id = 0, .logprob = -1}}},
+                        {.slot = 1, .tokens = {1, 2, -1}}}};
 }
 
 // A value whose bits are anything.
 template <class T>
 T Any(std::mt19937_64& random) {
   return static_cast<T>(random());
+}
+
+std::vector<int32_t> AnyIds(std::mt19937_64& random) {
+  std::vector<int32_t> ids(random() % 4);
+  for (int32_t& id : ids) {
+    id = Any<int32_t>(random);
+  }
+  return ids;
+}
+
+SamplingParameters AnySampling(std::mt19937_64& random) {
+  SamplingParameters sampling = {.temperature = static_cast<float>(random() % 1000) / 7,
+                                 .top_p = static_cast<float>(random() % 1000) / 999,
+                                 .top_k = Any<int32_t>(random),
+                                 .min_p = static_cast<float>(random() % 1000) / 999,
+                                 .seed = random(),
+                                 .repetition_penalty = static_cast<float>(random() % 1000) / 500,
+                                 .presence_penalty = static_cast<float>(random() % 100) / 25 - 2,
+                                 .frequency_penalty = static_cast<float>(random() % 100) / 25 - 2,
+                                 .allowed_token_ids = AnyIds(random),
+                                 .logprobs = Any<int32_t>(random)};
+  for (const int32_t id : AnyIds(random)) {
+    sampling.logit_bias.push_back({.id = id, .bias = static_cast<float>(random() % 200) - 100});
+  }
+  for (uint64_t i = random() % 3; i > 0; --i) {
+    sampling.bad_words.push_back(AnyIds(random));
+  }
+  return sampling;
 }
 
 StepPlan RandomPlan(std::mt19937_64& random) {
@@ -63,16 +113,19 @@ StepPlan RandomPlan(std::mt19937_64& random) {
   for (uint64_t i = random() % 4; i > 0; --i) {
     plan.admits.push_back({.slot = Any<uint32_t>(random),
                            .sequence_index = Any<uint32_t>(random),
-                           .sampling = {.temperature = static_cast<float>(random() % 1000) / 7,
-                                        .top_p = static_cast<float>(random() % 1000) / 999,
-                                        .top_k = Any<int32_t>(random),
-                                        .seed = random()}});
+                           .first_position = random(),
+                           .prompt_tokens = random(),
+                           .history = AnyIds(random),
+                           .min_tokens = random(),
+                           .held_back_ids = AnyIds(random),
+                           .sampling = AnySampling(random)});
   }
   for (uint64_t i = random() % 5; i > 0; --i) {
     SequenceRows rows;
     rows.slot = Any<uint32_t>(random);
     rows.first_position = random();
     const bool targets = random() % 3 == 0;
+    rows.score_top = targets ? Any<uint32_t>(random) % 3 : 0;
     for (uint64_t t = 1 + random() % 6; t > 0; --t) {
       rows.tokens.push_back({.id = Any<int32_t>(random)});
       if (random() % 4 == 0) {
@@ -114,7 +167,7 @@ TEST(StepPlan, BytesAreLittleEndianAsDocumented) {
                 .sample = true,
                 .score_targets = {}}};
   const unsigned char expected[] = {
-      'C', 'P', 'L', 'N', 1, 0, 0, 0,  // magic, version
+      'C', 'P', 'L', 'N', 2, 0, 0, 0,  // magic, version
       2,   0,   0,   0,   0, 0, 0, 0,  // epoch
       2,   1,   0,   0,   0, 0, 0, 0,  // step
       0,   0,   0,   0,                // no admits
@@ -171,8 +224,8 @@ TEST(StepPlan, TrailingBytesAreRefused) {
 
 TEST(StepPlan, AnotherVersionOrKindIsRefusedByName) {
   std::string bytes = Encode(SamplePlan());
-  bytes[4] = 2;
-  EXPECT_NE(DecodeStepPlan(bytes).status().message().find("version 2"), StringView::npos);
+  bytes[4] = 1;
+  EXPECT_NE(DecodeStepPlan(bytes).status().message().find("version 1"), StringView::npos);
   EXPECT_FALSE(DecodeStepPlan(Encode(SampleResult())).ok());
   EXPECT_FALSE(DecodeStepResult(Encode(SamplePlan())).ok());
 }
