@@ -52,6 +52,7 @@ class Engine::State {
 
   absl::StatusOr<RequestId> Submit(Request request, std::shared_ptr<RequestSink> sink);
   void Cancel(RequestId id);
+  void SetPaused(RequestId id, bool paused);
   void GroupReady(std::unique_ptr<Executor> executor);
   void GroupLost(uint64_t epoch, absl::Status status);
   bool Drain(absl::Time deadline);
@@ -175,6 +176,14 @@ void Engine::State::Cancel(RequestId id) {
   End(id, MakeFinish(FinishReason::kCancelled, absl::CancelledError("the request was cancelled")),
       absl::Now());
   Wake();
+}
+
+void Engine::State::SetPaused(RequestId id, bool paused) {
+  const Lock lock(mutex_);
+  scheduler_.SetPaused(id, paused);
+  if (!paused) {
+    Wake();
+  }
 }
 
 void Engine::State::GroupReady(std::unique_ptr<Executor> executor) {
@@ -431,6 +440,8 @@ absl::StatusOr<RequestId> Engine::Submit(Request request, std::shared_ptr<Reques
   return state_->Submit(std::move(request), std::move(sink));
 }
 void Engine::Cancel(RequestId id) { state_->Cancel(id); }
+void Engine::Pause(RequestId id) { state_->SetPaused(id, true); }
+void Engine::Resume(RequestId id) { state_->SetPaused(id, false); }
 void Engine::GroupReady(std::unique_ptr<Executor> executor) {
   state_->GroupReady(std::move(executor));
 }

@@ -46,6 +46,12 @@ class Engine {
   // Idempotent; unknown ids are ignored. Blocks are free within two step commits.
   void Cancel(RequestId id);
 
+  // From any thread, idempotent, unknown ids are ignored. A paused request (its reader is slow) is
+  // not planned until Resume: tokens of the plans already sent still come, then none. It keeps its
+  // place and can be cancelled or pass its deadline as ever.
+  void Pause(RequestId id);
+  void Resume(RequestId id);
+
   // The group of a new epoch is ready to step.
   void GroupReady(std::unique_ptr<Executor> executor);
   // The group of `epoch` is gone: every unfinished request ends with `status` (UNAVAILABLE).

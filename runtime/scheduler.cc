@@ -37,6 +37,7 @@ class Scheduler::State {
 
   absl::Status Add(RequestId id, Request request);
   std::optional<RequestUpdate> Cancel(RequestId id, Finish finish);
+  void SetPaused(RequestId id, bool paused);
   std::optional<StepPlan> Next();
   std::vector<RequestUpdate> Commit(const StepResult& result);
   void Requeue(uint64_t epoch);
@@ -141,6 +142,12 @@ std::optional<RequestUpdate> Scheduler::State::Cancel(RequestId id, Finish finis
   return update;
 }
 
+void Scheduler::State::SetPaused(RequestId id, bool paused) {
+  if (const auto found = by_id_.find(id); found != by_id_.end()) {
+    found->second->paused = paused;
+  }
+}
+
 std::optional<StepPlan> Scheduler::State::Next() {
   StepPlan plan;
   plan.epoch = epoch_;
@@ -167,7 +174,7 @@ int64_t Scheduler::State::PlanRunning(bool prefilling, int64_t budget, StepPlan&
   int64_t planned = 0;
   for (auto sequence = running_.begin(); sequence != running_.end() && planned < budget;
        ++sequence) {
-    if (sequence->is_prefilling() == prefilling) {
+    if (!sequence->paused && sequence->is_prefilling() == prefilling) {
       planned += PlanRows(sequence, budget - planned, plan);
     }
   }
@@ -176,8 +183,12 @@ int64_t Scheduler::State::PlanRunning(bool prefilling, int64_t budget, StepPlan&
 
 // In order of arrival; one that does not fit yet holds back those behind it, so none starves.
 void Scheduler::State::PlanAdmissions(int64_t budget, StepPlan& plan) {
-  while (budget > 0 && !waiting_.empty() && !free_slots_.empty()) {
-    const SequenceList::iterator sequence = waiting_.begin();
+  for (auto next = waiting_.begin();
+       budget > 0 && next != waiting_.end() && !free_slots_.empty();) {
+    const SequenceList::iterator sequence = next++;
+    if (sequence->paused) {
+      continue;
+    }
     const int64_t needed = CeilDivide(sequence->positions_needed(), options_.block_size);
     if (needed > pool_.free() - blocks_promised_) {
       return;
@@ -345,6 +356,7 @@ absl::Status Scheduler::Add(RequestId id, Request request) {
 std::optional<RequestUpdate> Scheduler::Cancel(RequestId id, Finish finish) {
   return state_->Cancel(id, std::move(finish));
 }
+void Scheduler::SetPaused(RequestId id, bool paused) { state_->SetPaused(id, paused); }
 std::optional<StepPlan> Scheduler::Next() { return state_->Next(); }
 std::vector<RequestUpdate> Scheduler::Commit(const StepResult& result) {
   return state_->Commit(result);

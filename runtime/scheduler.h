@@ -51,6 +51,10 @@ class Scheduler {
   // sent plan names them. nullopt when it is unknown or already finished.
   std::optional<RequestUpdate> Cancel(RequestId id, Finish finish);
 
+  // A paused request keeps what it holds and is not planned; results of plans in flight still come.
+  // Unknown ids are ignored.
+  void SetPaused(RequestId id, bool paused);
+
   // The next plan, or nullopt when nothing can run before the next Commit (or at all).
   std::optional<StepPlan> Next();
 

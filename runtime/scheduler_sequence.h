@@ -57,6 +57,7 @@ class Sequence {
   std::vector<int32_t> blocks;  // block table so far; the ranks were told all of it
   int64_t blocks_promised = 0;  // reserved at admission and not allocated yet
   int64_t plans_in_flight = 0;  // that name this sequence
+  bool paused = false;          // not planned
   bool ended = false;           // finished, but plans in flight still name it
   bool reported = false;        // an update said that it was scheduled
 
