@@ -2,6 +2,7 @@
 // It is never held while a link, a sink or the failure callback is called.
 #include "runtime/engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -14,15 +15,16 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/clock.h"
 #include "kernels/check.h"
 
 namespace cohort {
 namespace {
 
-// Plans sent and not yet received. One: the result of a step is committed before the next is
-// planned.
-constexpr int64_t kPlansInFlight = 1;
+// Plans sent and not yet received: one that the ranks compute and one for them to go on with while
+// the result of the first is committed and told.
+constexpr int64_t kPlansInFlight = 2;
 
 Finish MakeFinish(FinishReason reason, absl::Status status) {
   Finish finish;
@@ -77,7 +79,7 @@ class Engine::State {
   using SharedExecutor = std::shared_ptr<Executor>;
 
   void Run();
-  void SendPlans(Lock& lock);
+  void SendPlans(int64_t in_flight, Lock& lock);
   bool ReceiveResult(Lock& lock);
   bool SendNext(const SharedExecutor& executor, Lock& lock);
   void CommitResult(const StepResult& result);
@@ -88,6 +90,7 @@ class Engine::State {
   SharedExecutor DropGroup(const absl::Status& status);
   void ExpireDeadlines(absl::Time now);
   void Deliver(Lock& lock);
+  static void Tell(Delivery& delivery, absl::flat_hash_set<RequestId>& stopped);
   void WaitForWork(Lock& lock);
   void Wake();
 
@@ -115,6 +118,7 @@ class Engine::State {
     std::chrono::steady_clock::time_point sent;
   };
   std::deque<PlanTimes> plan_times_;
+  std::chrono::steady_clock::time_point last_result_;  // when it came
 
   std::thread thread_;  // last: everything above is there when it starts
 };
@@ -238,13 +242,18 @@ EngineLoad Engine::State::load() const {
   EngineLoad load = counters_;
   load.running = scheduler_.running();
   load.waiting = scheduler_.waiting();
+  load.paused = scheduler_.paused();
   load.kv_blocks_used = scheduler_.blocks().used();
+  load.kv_blocks_cached = scheduler_.blocks().cached();
   load.kv_blocks_total = scheduler_.blocks().total();
   load.block_size = scheduler_.options().block_size;
   load.epoch = epoch_;
   load.serving = executor_ != nullptr;
   load.draining = draining_;
-  load.prompt_tokens = scheduler_.prompt_tokens_computed();
+  load.prompt_tokens = scheduler_.counts().prompt_tokens_computed;
+  load.preemptions = scheduler_.counts().preemptions;
+  load.prefix_queried_tokens = scheduler_.counts().prefix_queried_tokens;
+  load.prefix_hit_tokens = scheduler_.counts().prefix_hit_tokens;
   return load;
 }
 
@@ -320,8 +329,10 @@ void Engine::State::Run() {
   while (true) {
     woken_ = false;
     ExpireDeadlines(absl::Now());
-    SendPlans(lock);
-    Deliver(lock);  // while the ranks compute
+    SendPlans(1, lock);
+    // While the ranks compute, and before the next plan: who stops now has a row in one plan only.
+    Deliver(lock);
+    SendPlans(kPlansInFlight, lock);
     if (stopping_ && outbox_.empty()) {
       return;
     }
@@ -331,10 +342,10 @@ void Engine::State::Run() {
   }
 }
 
-void Engine::State::SendPlans(Lock& lock) {
+// Until so many are in flight.
+void Engine::State::SendPlans(int64_t in_flight, Lock& lock) {
   const SharedExecutor executor = executor_;
-  while (executor != nullptr && scheduler_.in_flight() < kPlansInFlight &&
-         SendNext(executor, lock)) {
+  while (executor != nullptr && scheduler_.in_flight() < in_flight && SendNext(executor, lock)) {
   }
 }
 
@@ -382,7 +393,9 @@ void Engine::State::CommitResult(const StepResult& result) {
     Post(std::move(update), times.planned, now);
   }
   ++counters_.steps;
-  counters_.last_step_milliseconds = MillisecondsSince(times.sent);
+  // A plan that was sent ahead began when the one before it was done.
+  counters_.last_step_milliseconds = MillisecondsSince(std::max(times.sent, last_result_));
+  last_result_ = SteadyNow();
 }
 
 void Engine::State::GroupFailed(const SharedExecutor& executor, const absl::Status& status,
@@ -400,26 +413,45 @@ void Engine::State::GroupFailed(const SharedExecutor& executor, const absl::Stat
 
 // Empties the outbox. Sinks are called without the mutex, and only from here.
 void Engine::State::Deliver(Lock& lock) {
+  absl::flat_hash_set<RequestId> stopped;
   while (!outbox_.empty()) {
     std::deque<Delivery> deliveries = std::exchange(outbox_, {});
     lock.unlock();
     int64_t finished = 0;
     for (Delivery& delivery : deliveries) {
-      const RequestUpdate& update = delivery.update;
-      if (!update.tokens.empty()) {
-        delivery.sink->OnTokens({.first_index = update.first_index, .ids = update.tokens});
-      }
-      if (update.finish.has_value()) {
-        delivery.sink->OnFinish(*update.finish);
-        ++finished;
-      }
+      Tell(delivery, stopped);
+      finished += delivery.update.finish.has_value() ? 1 : 0;
     }
     deliveries.clear();  // the last owner of a sink may go here: not under the mutex
     lock.lock();
+    for (const RequestId id : stopped) {  // those that still run
+      End(id, MakeFinish(FinishReason::kStop, absl::OkStatus()), absl::Now());
+    }
     undelivered_ -= finished;
     if (finished > 0) {
       delivered_.notify_all();
     }
+  }
+}
+
+// A request that its sink stops is complete, whatever else became of it in the meantime.
+void Engine::State::Tell(Delivery& delivery, absl::flat_hash_set<RequestId>& stopped) {
+  RequestUpdate& update = delivery.update;
+  if (!update.tokens.empty()) {
+    const SinkAnswer answer = delivery.sink->OnTokens({.first_index = update.first_index,
+                                                       .ids = update.tokens,
+                                                       .logprobs = update.logprobs,
+                                                       .top = update.top});
+    if (answer == SinkAnswer::kStop) {
+      stopped.insert(update.id);
+    }
+  }
+  if (update.finish.has_value()) {
+    if (stopped.contains(update.id)) {
+      update.finish->reason = FinishReason::kStop;
+      update.finish->status = absl::OkStatus();
+    }
+    delivery.sink->OnFinish(*update.finish);
   }
 }
 

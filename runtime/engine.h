@@ -17,7 +17,9 @@ namespace cohort {
 struct EngineLoad {
   int64_t running = 0;
   int64_t waiting = 0;
-  int64_t kv_blocks_used = 0;
+  int64_t paused = 0;            // of those running or waiting
+  int64_t kv_blocks_used = 0;    // by sequences
+  int64_t kv_blocks_cached = 0;  // unused, with prefixes that requests may find
   int64_t kv_blocks_total = 0;
   int64_t block_size = 0;
   uint64_t epoch = 0;    // of the group that serves; 0 before the first
@@ -25,8 +27,11 @@ struct EngineLoad {
   bool draining = false;
   uint64_t steps = 0;  // committed, over all epochs
   uint64_t requests_finished = 0;
-  uint64_t prompt_tokens = 0;     // computed
-  uint64_t generated_tokens = 0;  // delivered
+  uint64_t prompt_tokens = 0;          // computed
+  uint64_t generated_tokens = 0;       // delivered
+  uint64_t preemptions = 0;            // sequences that gave up their blocks and waited again
+  uint64_t prefix_queried_tokens = 0;  // of prompts that were looked up in the prefix cache
+  uint64_t prefix_hit_tokens = 0;      // of these, tokens that were found there
   double last_step_milliseconds = 0;
 };
 
@@ -48,7 +53,7 @@ class Engine {
 
   // From any thread, idempotent, unknown ids are ignored. A paused request (its reader is slow) is
   // not planned until Resume: tokens of the plans already sent still come, then none. It keeps its
-  // place and can be cancelled or pass its deadline as ever.
+  // KV blocks until others need them, and ends by Cancel or its deadline as ever.
   void Pause(RequestId id);
   void Resume(RequestId id);
 

@@ -3,6 +3,7 @@
 #define COHORT_RUNTIME_REQUEST_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,10 +27,10 @@ struct Request {
   // generations; -1: a generation reports none.
   int32_t prompt_logprobs = -1;
   absl::Time deadline = absl::InfiniteFuture();
-  int32_t priority = 0;         // larger is more urgent
-  uint32_t sequence_index = 0;  // of a request's n sequences; part of the random numbers' key
-  std::string cache_salt;       // prefixes are shared only between equal salts
-  bool bypass_prefix_cache = false;
+  int32_t priority = 0;              // larger is more urgent
+  uint32_t sequence_index = 0;       // of a request's n sequences; part of the random numbers' key
+  std::string cache_salt;            // prefixes are shared only between equal salts
+  bool bypass_prefix_cache = false;  // the whole prompt is computed
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
@@ -59,6 +60,17 @@ struct GeneratedTokens {
   absl::Span<const int32_t> ids = {};       // the final end or stop token included
   absl::Span<const float> logprobs = {};    // one per id where sampling.logprobs >= 0, else empty
   absl::Span<const TokenLogprob> top = {};  // sampling.logprobs per id
+};
+
+// What a step, or a cancellation, did to one request.
+struct RequestUpdate {
+  RequestId id = 0;
+  int64_t first_index = 0;      // of `tokens` among the generated ones
+  std::vector<int32_t> tokens;  // new since the last update; logprobs and top as above
+  std::vector<float> logprobs;
+  std::vector<TokenLogprob> top;
+  bool scheduled = false;        // first rows planned by the committed step
+  std::optional<Finish> finish;  // timing left empty (the scheduler has no clock)
 };
 
 enum class SinkAnswer { kContinue, kStop };

@@ -2,11 +2,14 @@
 // device or RPC. Next() writes a plan, Commit() takes its result; Next() may be called again before
 // the Commit() of the plan before (a sequence's next token is then named as "what it sampled in
 // that step").
+//
+// Order: larger priorities first, and in order of arrival inside one. Prefixes that earlier
+// requests computed are taken from a cache. When KV blocks run out, the least urgent sequences wait
+// again and are recomputed later (runtime/README.md has the rules).
 #ifndef COHORT_RUNTIME_SCHEDULER_H_
 #define COHORT_RUNTIME_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -18,23 +21,26 @@
 namespace cohort {
 
 struct SchedulerOptions {
-  int64_t blocks = 0;              // KV blocks of every rank
-  int64_t block_size = 16;         // tokens
-  int64_t max_running = 256;       // sequences with a slot; lowered to max_batch_tokens, so that
-                                   // every one of them has a row in every step
-  int64_t max_batch_tokens = 512;  // rows of one step
-  int64_t max_model_len = 0;       // prompt + completion, tokens
-  int64_t max_waiting = 1024;      // requests in the queue
+  int64_t blocks = 0;                // KV blocks of every rank
+  int64_t block_size = 16;           // tokens
+  int64_t max_running = 256;         // sequences with a slot; lowered to max_batch_tokens, so that
+                                     // every one of them has a row in every step
+  int64_t max_batch_tokens = 512;    // rows of one step
+  int64_t max_prefill_tokens = 256;  // of these, rows of prefill in a step that also decodes, so
+                                     // that prompts do not hold up those who are being answered
+  int64_t max_model_len = 0;         // prompt + completion, tokens
+  int64_t max_waiting = 1024;        // requests in the queue
+  int64_t max_waiting_tokens = int64_t{1} << 22;  // ids in the queue
+  bool prefix_caching = true;
   std::vector<int32_t> eos_token_ids;
 };
 
-// What a Commit or Cancel did to one request.
-struct RequestUpdate {
-  RequestId id = 0;
-  int64_t first_index = 0;       // of `tokens` among the generated ones
-  std::vector<int32_t> tokens;   // new since the last update
-  bool scheduled = false;        // first rows planned by the committed step
-  std::optional<Finish> finish;  // timing left empty (the scheduler has no clock)
+// All of the scheduler's life, over all epochs.
+struct SchedulerCounts {
+  uint64_t prompt_tokens_computed = 0;  // committed; recomputed ones too
+  uint64_t preemptions = 0;
+  uint64_t prefix_queried_tokens = 0;  // of prompts that were looked up in the prefix cache
+  uint64_t prefix_hit_tokens = 0;      // of these, tokens that were found
 };
 
 class Scheduler {
@@ -51,8 +57,8 @@ class Scheduler {
   // sent plan names them. nullopt when it is unknown or already finished.
   std::optional<RequestUpdate> Cancel(RequestId id, Finish finish);
 
-  // A paused request keeps what it holds and is not planned; results of plans in flight still come.
-  // Unknown ids are ignored.
+  // A paused request is not planned; results of plans in flight still come. It keeps its blocks
+  // until others need them. Unknown ids are ignored.
   void SetPaused(RequestId id, bool paused);
 
   // The next plan, or nullopt when nothing can run before the next Commit (or at all).
@@ -62,17 +68,19 @@ class Scheduler {
   // it ignores what those return.
   std::vector<RequestUpdate> Commit(const StepResult& result);
 
-  // A group was lost: plans in flight are forgotten, every unfinished request waits again from its
-  // prompt plus what it had generated (in its old order), and steps count from 1 in `epoch`.
+  // A group was lost: plans in flight and cached prefixes are forgotten, every unfinished request
+  // waits again from its prompt plus what it had generated (in its old order), and steps count from
+  // 1 in `epoch`.
   void Requeue(uint64_t epoch);
   void SetEpoch(uint64_t epoch) { Requeue(epoch); }
 
   bool idle() const;  // nothing waiting, running or in flight
   int64_t running() const;
-  int64_t waiting() const;
+  int64_t waiting() const;                    // paused ones included
+  int64_t paused() const;                     // waiting or running
   int64_t in_flight() const;                  // plans without a result
   std::vector<RequestId> unfinished() const;  // in order of arrival
-  uint64_t prompt_tokens_computed() const;    // committed, over all epochs, recomputed ones too
+  const SchedulerCounts& counts() const;
   const BlockPool& blocks() const;
   const SchedulerOptions& options() const;
 

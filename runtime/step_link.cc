@@ -26,17 +26,37 @@ Executor::Executor(uint64_t epoch, std::vector<std::unique_ptr<StepLink>> links,
   CHECK(!links_.empty());
 }
 
-absl::Status Executor::Send(const StepPlan& plan) {
-  CHECK_EQ(plan.epoch, epoch_);
+int32_t& Executor::TokenTop(uint32_t slot) {
+  if (slot >= token_top_of_slot_.size()) {
+    token_top_of_slot_.resize(size_t{slot} + 1, -1);
+  }
+  return token_top_of_slot_[slot];
+}
+
+Executor::ExpectedResult Executor::Expect(const StepPlan& plan) {
   ExpectedResult expected{.step = plan.step, .sequences = {}};
+  for (const AdmitSequence& admit : plan.admits) {
+    TokenTop(admit.slot) = admit.sampling.logprobs;
+  }
   for (const SequenceRows& rows : plan.rows) {
     if (rows.sample || !rows.score_targets.empty()) {
-      expected.sequences.push_back(
-          {.slot = rows.slot, .sampled = rows.sample, .logprobs = rows.score_targets.size()});
+      expected.sequences.push_back({.slot = rows.slot,
+                                    .sampled = rows.sample,
+                                    .token_top = TokenTop(rows.slot),
+                                    .logprobs = rows.score_targets.size(),
+                                    .score_top = rows.score_targets.size() * rows.score_top});
     }
   }
+  return expected;
+}
+
+absl::Status Executor::Send(const StepPlan& plan) {
+  CHECK_EQ(plan.epoch, epoch_);
+  ExpectedResult expected = Expect(plan);
   const std::string bytes = Encode(plan);
-  const absl::Time deadline = absl::Now() + step_timeout_;
+  // A full link empties when the ranks have computed what was sent before.
+  const absl::Time deadline =
+      absl::Now() + step_timeout_ * static_cast<double>(outstanding_.size() + 1);
   for (const std::unique_ptr<StepLink>& link : links_) {
     RETURN_IF_ERROR(Annotate(link->Send(bytes, deadline),
                              absl::StrCat(link->name(), ": sending step ", plan.step)));
@@ -80,6 +100,15 @@ absl::StatusOr<StepResult> Executor::ReceiveFrom(StepLink& link, const ExpectedR
   return result;
 }
 
+bool Executor::IsAnswer(const ExpectedSequence& asked, const SequenceResult& answer) {
+  const size_t tokens = answer.tokens.size();
+  const size_t top = static_cast<size_t>(std::max(asked.token_top, 0));
+  return answer.slot == asked.slot && (tokens > 0) == asked.sampled &&
+         answer.token_logprobs.size() == (asked.token_top >= 0 ? tokens : 0) &&
+         answer.token_top.size() == tokens * top && answer.logprobs.size() == asked.logprobs &&
+         answer.score_top.size() == asked.score_top;
+}
+
 absl::Status Executor::CheckAnswer(const ExpectedResult& expected, const StepResult& result) {
   if (result.sequences.size() != expected.sequences.size()) {
     return absl::InternalError(absl::StrCat("step ", expected.step, ": ", result.sequences.size(),
@@ -89,13 +118,15 @@ absl::Status Executor::CheckAnswer(const ExpectedResult& expected, const StepRes
   for (size_t i = 0; i < result.sequences.size(); ++i) {
     const SequenceResult& answer = result.sequences[i];
     const ExpectedSequence& asked = expected.sequences[i];
-    if (answer.slot != asked.slot || answer.tokens.empty() == asked.sampled ||
-        answer.logprobs.size() != asked.logprobs) {
-      return absl::InternalError(absl::StrCat("step ", expected.step, ": asked slot ", asked.slot,
-                                              " for ", asked.sampled ? "tokens" : "no tokens",
-                                              " and ", asked.logprobs, " log-probabilities, slot ",
-                                              answer.slot, " answered ", answer.tokens.size(),
-                                              " and ", answer.logprobs.size()));
+    if (!IsAnswer(asked, answer)) {
+      return absl::InternalError(
+          absl::StrCat("step ", expected.step, ": asked slot ", asked.slot, " for ",
+                       asked.sampled ? "tokens" : "no tokens", " with ", asked.token_top,
+                       " alternatives (-1: no log-probabilities) and for ", asked.logprobs,
+                       " log-probabilities with ", asked.score_top, " alternatives in all; slot ",
+                       answer.slot, " answered ", answer.tokens.size(), " tokens, ",
+                       answer.token_logprobs.size(), " and ", answer.token_top.size(), " of them, ",
+                       answer.logprobs.size(), " and ", answer.score_top.size(), " of the prompt"));
     }
   }
   return absl::OkStatus();

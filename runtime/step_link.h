@@ -54,7 +54,9 @@ class Executor {
   struct ExpectedSequence {
     uint32_t slot = 0;
     bool sampled = false;
+    int32_t token_top = -1;  // most probable ids beside each token; -1: no log-probabilities
     size_t logprobs = 0;
+    size_t score_top = 0;  // in all
   };
   struct ExpectedResult {
     uint64_t step = 0;
@@ -63,6 +65,9 @@ class Executor {
 
   absl::StatusOr<StepResult> ReceiveFrom(StepLink& link, const ExpectedResult& expected,
                                          absl::Time deadline);
+  int32_t& TokenTop(uint32_t slot);
+  ExpectedResult Expect(const StepPlan& plan);
+  static bool IsAnswer(const ExpectedSequence& asked, const SequenceResult& answer);
   static absl::Status CheckAnswer(const ExpectedResult& expected, const StepResult& result);
   absl::Status CompareDigests(const std::vector<StepResult>& results) const;
 
@@ -70,6 +75,7 @@ class Executor {
   std::vector<std::unique_ptr<StepLink>> links_;
   absl::Duration step_timeout_;
   std::deque<ExpectedResult> outstanding_;  // plans without a result, oldest first
+  std::vector<int32_t> token_top_of_slot_;  // as the slot was admitted
 };
 
 }  // namespace cohort

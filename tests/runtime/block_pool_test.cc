@@ -14,7 +14,7 @@ TEST(BlockPool, HandsOutTheLowestIdsFirst) {
   EXPECT_EQ(*pool.Allocate(2), (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(*pool.Allocate(1), (std::vector<int32_t>{2}));
   EXPECT_EQ(pool.used(), 3);
-  EXPECT_EQ(pool.free(), 1);
+  EXPECT_EQ(pool.available(), 1);
   EXPECT_EQ(pool.total(), 4);
 }
 
@@ -24,7 +24,7 @@ TEST(BlockPool, TakesNothingWhenTooFewAreFree) {
   const auto refused = pool.Allocate(2);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(refused.status().message().find("2 KV blocks wanted, 1 of 3"), StringView::npos);
-  EXPECT_EQ(pool.free(), 1);
+  EXPECT_EQ(pool.available(), 1);
   EXPECT_TRUE(pool.Allocate(0)->empty());
 }
 
@@ -40,7 +40,7 @@ TEST(BlockPool, ABlockIsFreeWhenItsLastReferenceGoes) {
 
 TEST(BlockPoolDeathTest, UsingAFreeBlockIsABug) {
   BlockPool pool(2);
-  EXPECT_DEATH(pool.Release({1}), "block 1 is free already");
+  EXPECT_DEATH(pool.Release({1}), "block 1 has no reference");
   EXPECT_DEATH(pool.AddReference(0), "block 0 is free");
   EXPECT_DEATH(pool.Release({2}), "block 2 of 2");
 }

@@ -1,5 +1,6 @@
 // Random operations on a scheduler whose plans a hash rank executes: what is delivered must be what
-// the model says, whatever was cancelled, lost or in flight, and nothing may leak.
+// the model says, whatever was cached, preempted, paused, cancelled, lost or in flight, and nothing
+// may leak.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,7 +20,10 @@ constexpr int32_t kEos = 3;
 struct Tracked {
   Request request;
   std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  std::vector<TokenLogprob> top;
   bool cancelled = false;
+  bool paused = false;
   std::optional<Finish> finish;
 };
 
@@ -36,7 +40,7 @@ class RandomRun {
 
   void Run(int operations) {
     for (int i = 0; i < operations && !testing::Test::HasFatalFailure(); ++i) {
-      switch (random_() % 8) {
+      switch (random_() % 10) {
         case 0:
         case 1:
           Add();
@@ -55,6 +59,9 @@ class RandomRun {
             Plan();
           }
           break;
+        case 6:
+          PauseOrResumeSomeone();
+          break;
         default:
           CommitOne();
       }
@@ -63,6 +70,8 @@ class RandomRun {
     Finish();
   }
 
+  const SchedulerCounts& counts() const { return scheduler_.counts(); }
+
  private:
   SchedulerOptions MakeOptions() {
     SchedulerOptions options;
@@ -70,24 +79,50 @@ class RandomRun {
     options.block_size = 1 + static_cast<int64_t>(random_() % 5);
     options.max_running = 1 + static_cast<int64_t>(random_() % 8);
     options.max_batch_tokens = 1 + static_cast<int64_t>(random_() % 20);
+    options.max_prefill_tokens = 1 + static_cast<int64_t>(random_() % 20);
+    options.prefix_caching = random_() % 6 != 0;
     options.max_model_len = 40;
     options.max_waiting = 10;
     options.eos_token_ids = {kEos};
     return options;
   }
 
-  void Add() {
-    Request request;
-    for (uint64_t i = 1 + random_() % 14; i > 0; --i) {
-      request.prompt.push_back(static_cast<int32_t>(random_() % 30));
+  // Prompts begin alike, so that prefixes are found.
+  std::vector<int32_t> RandomPrompt() {
+    std::vector<int32_t> prompt(1 + random_() % 14);
+    const int32_t family = static_cast<int32_t>(random_() % 3);
+    for (size_t i = 0; i < prompt.size(); ++i) {
+      prompt[i] = (family + static_cast<int32_t>(i)) % 30;
     }
-    request.sampling.seed = random_();
+    if (random_() % 2 == 0) {
+      prompt.back() = static_cast<int32_t>(random_() % 30);
+    }
+    return prompt;
+  }
+
+  Request RandomRequest() {
+    Request request;
+    request.prompt = RandomPrompt();
+    request.sampling.seed = random_() % 4;
+    request.sampling.logprobs = static_cast<int32_t>(random_() % 4) - 1;
+    request.sampling.presence_penalty = random_() % 4 == 0 ? 1 : 0;  // needs the history
+    request.sequence_index = random_() % 3;
     request.stopping.max_tokens = 1 + static_cast<int64_t>(random_() % 20);
+    request.stopping.min_tokens = static_cast<int64_t>(random_() % 3);
     request.stopping.ignore_eos = random_() % 3 == 0;
     if (random_() % 4 == 0) {
       request.stopping.stop_token_ids = {5, 6};
     }
-    request.score = random_() % 5 == 0;
+    request.score = random_() % 6 == 0;
+    request.prompt_logprobs = random_() % 5 == 0 ? static_cast<int32_t>(random_() % 3) : -1;
+    request.priority = static_cast<int32_t>(random_() % 3) - 1;
+    request.cache_salt = random_() % 4 == 0 ? "salt" : "";
+    request.bypass_prefix_cache = random_() % 8 == 0;
+    return request;
+  }
+
+  void Add() {
+    const Request request = RandomRequest();
     const RequestId id = ++last_id_;
     const absl::Status status = scheduler_.Add(id, request);
     if (status.ok()) {
@@ -109,6 +144,15 @@ class RandomRun {
     if (update.has_value()) {
       found->second.cancelled = true;
       Take(*update);
+    }
+  }
+
+  void PauseOrResumeSomeone() {
+    const RequestId id = 1 + random_() % (last_id_ + 1);
+    const bool pause = random_() % 3 == 0;
+    scheduler_.SetPaused(id, pause);
+    if (const auto found = requests_.find(id); found != requests_.end()) {
+      found->second.paused = pause;
     }
   }
 
@@ -153,20 +197,25 @@ class RandomRun {
     return true;
   }
 
-  // No slot or block that a plan in flight names begins a new life in `plan`.
+  // No slot or block that a plan in flight names begins a new life in `plan`; the blocks of a
+  // cached prefix go on with the one they have.
   void CheckReuse(const StepPlan& plan) {
+    std::map<uint32_t, size_t> cached;  // blocks of slots that are admitted
     for (const AdmitSequence& admit : plan.admits) {
       for (const InFlight& sent : in_flight_) {
         ASSERT_EQ(sent.slots.count(admit.slot), 0u) << "slot " << admit.slot;
       }
       table_of_slot_[admit.slot].clear();
+      cached[admit.slot] = admit.first_position / static_cast<uint64_t>(options_.block_size);
     }
     for (const SequenceRows& rows : plan.rows) {
       for (const int32_t block : rows.appended_blocks) {
+        std::vector<int32_t>& table = table_of_slot_[rows.slot];
         for (const InFlight& sent : in_flight_) {
-          ASSERT_EQ(sent.blocks.count(block), 0u) << "block " << block;
+          ASSERT_TRUE(table.size() < cached[rows.slot] || sent.blocks.count(block) == 0)
+              << "block " << block;
         }
-        table_of_slot_[rows.slot].push_back(block);
+        table.push_back(block);
       }
     }
     for (const uint32_t slot : plan.releases) {
@@ -192,6 +241,8 @@ class RandomRun {
     ASSERT_FALSE(tracked.finish.has_value()) << "request " << update.id << " finished before";
     ASSERT_EQ(update.first_index, static_cast<int64_t>(tracked.tokens.size()));
     tracked.tokens.insert(tracked.tokens.end(), update.tokens.begin(), update.tokens.end());
+    tracked.logprobs.insert(tracked.logprobs.end(), update.logprobs.begin(), update.logprobs.end());
+    tracked.top.insert(tracked.top.end(), update.top.begin(), update.top.end());
     tracked.finish = update.finish;
     if (update.finish.has_value()) {
       CheckOutcome(tracked);
@@ -202,6 +253,8 @@ class RandomRun {
     const ExpectedOutcome expected = Expect(model_, tracked.request, options_.eos_token_ids);
     ASSERT_EQ(tracked.finish->prompt_tokens, static_cast<int64_t>(tracked.request.prompt.size()));
     ASSERT_EQ(tracked.finish->completion_tokens, static_cast<int64_t>(tracked.tokens.size()));
+    ASSERT_LT(tracked.finish->cached_tokens, tracked.finish->prompt_tokens);
+    ASSERT_EQ(tracked.finish->cached_tokens % options_.block_size, 0);
     if (tracked.cancelled) {
       ASSERT_LE(tracked.tokens.size(), expected.tokens.size());
       ASSERT_TRUE(
@@ -211,7 +264,10 @@ class RandomRun {
     ASSERT_EQ(tracked.tokens, expected.tokens);
     ASSERT_EQ(tracked.finish->reason, expected.reason);
     ASSERT_EQ(tracked.finish->status.ok(), expected.reason != FinishReason::kError);
+    ASSERT_EQ(tracked.logprobs, expected.logprobs);
+    ASSERT_EQ(tracked.top, expected.top);
     ASSERT_EQ(tracked.finish->prompt_logprobs, expected.prompt_logprobs);
+    ASSERT_EQ(tracked.finish->prompt_top, expected.prompt_top);
   }
 
   void CheckCounts() {
@@ -219,6 +275,10 @@ class RandomRun {
     ASSERT_EQ(scheduler_.in_flight(), static_cast<int64_t>(in_flight_.size()));
     ASSERT_EQ(scheduler_.running() + scheduler_.waiting(),
               static_cast<int64_t>(scheduler_.unfinished().size()));
+    ASSERT_EQ(scheduler_.paused(),
+              std::count_if(requests_.begin(), requests_.end(), [](const auto& entry) {
+                return entry.second.paused && !entry.second.finish.has_value();
+              }));
     if (scheduler_.idle()) {
       ASSERT_EQ(scheduler_.blocks().used(), 0);
     }
@@ -226,6 +286,10 @@ class RandomRun {
 
   // Everything left comes to its end without further operations.
   void Finish() {
+    for (auto& [id, tracked] : requests_) {
+      scheduler_.SetPaused(id, false);
+      tracked.paused = false;
+    }
     for (int step = 0; !scheduler_.idle(); ++step) {
       ASSERT_LT(step, 100'000) << "no progress";
       const bool planned = scheduler_.in_flight() < depth_ && Plan();
@@ -257,13 +321,19 @@ class RandomRun {
 };
 
 TEST(SchedulerRandom, EveryRequestEndsOnceWithTheTokensOfItsOwnModel) {
-  for (uint64_t seed = 0; seed < 150; ++seed) {
+  SchedulerCounts sum;
+  for (uint64_t seed = 0; seed < 200; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
-    RandomRun(seed).Run(400);
+    RandomRun run(seed);
+    run.Run(400);
     if (testing::Test::HasFatalFailure()) {
       return;
     }
+    sum.preemptions += run.counts().preemptions;
+    sum.prefix_hit_tokens += run.counts().prefix_hit_tokens;
   }
+  EXPECT_GT(sum.preemptions, 500u);
+  EXPECT_GT(sum.prefix_hit_tokens, 1000u);
 }
 
 }  // namespace

@@ -4,68 +4,11 @@
 
 #include <chrono>
 #include <limits>
-#include <string>
+
+#include "tests/runtime/scheduler_fixture.h"
 
 namespace cohort {
 namespace {
-
-constexpr int32_t kEos = 9;
-
-SchedulerOptions SmallOptions() {
-  SchedulerOptions options;
-  options.blocks = 8;
-  options.block_size = 4;
-  options.max_running = 4;
-  options.max_batch_tokens = 6;
-  options.max_model_len = 32;
-  options.max_waiting = 4;
-  options.eos_token_ids = {kEos};
-  return options;
-}
-
-Request Generate(std::vector<int32_t> prompt, int64_t max_tokens) {
-  Request request;
-  request.prompt = std::move(prompt);
-  request.stopping.max_tokens = max_tokens;
-  return request;
-}
-
-Request Score(std::vector<int32_t> prompt) {
-  Request request;
-  request.prompt = std::move(prompt);
-  request.score = true;
-  return request;
-}
-
-// A result for every sequence that samples, in the plan's order.
-StepResult Answer(const StepPlan& plan, std::vector<std::vector<int32_t>> tokens) {
-  StepResult result{.epoch = plan.epoch, .step = plan.step, .digest = 0, .sequences = {}};
-  size_t next = 0;
-  for (const SequenceRows& rows : plan.rows) {
-    if (rows.sample) {
-      result.sequences.push_back({.slot = rows.slot, .tokens = tokens.at(next++), .logprobs = {}});
-    }
-  }
-  EXPECT_EQ(next, tokens.size());
-  return result;
-}
-
-Finish CancelledFinish() {
-  Finish finish;
-  finish.reason = FinishReason::kCancelled;
-  finish.status = absl::CancelledError("no longer wanted");
-  return finish;
-}
-
-SequenceRows Rows(uint32_t slot, uint64_t first, std::vector<TokenSource> tokens,
-                  std::vector<int32_t> blocks, bool sample) {
-  return {.slot = slot,
-          .first_position = first,
-          .tokens = std::move(tokens),
-          .appended_blocks = std::move(blocks),
-          .sample = sample,
-          .score_targets = {}};
-}
 
 TEST(Scheduler, PlansPrefillThenDecodesUntilMaxTokens) {
   Scheduler scheduler(SmallOptions());
@@ -75,7 +18,7 @@ TEST(Scheduler, PlansPrefillThenDecodesUntilMaxTokens) {
   StepPlan expected;
   expected.epoch = 5;
   expected.step = 1;
-  expected.admits = {{.slot = 0, .sequence_index = 0, .sampling = {}}};
+  expected.admits = {{.slot = 0, .prompt_tokens = 4, .sampling = {}}};
   expected.rows = {Rows(0, 0, {{.id = 10}, {.id = 11}, {.id = 12}, {.id = 13}}, {0}, true)};
   const StepPlan first = *scheduler.Next();
   EXPECT_EQ(first, expected);
@@ -103,7 +46,7 @@ TEST(Scheduler, PlansPrefillThenDecodesUntilMaxTokens) {
   EXPECT_EQ(updates[0].finish->completion_tokens, 2);
   EXPECT_TRUE(scheduler.idle());
   EXPECT_EQ(scheduler.blocks().used(), 0);
-  EXPECT_EQ(scheduler.prompt_tokens_computed(), 4u);
+  EXPECT_EQ(scheduler.counts().prompt_tokens_computed, 4u);
   EXPECT_FALSE(scheduler.Next().has_value());
 }
 
@@ -116,7 +59,7 @@ TEST(Scheduler, DecodesComeFirstAndPrefillFillsTheRestInChunks) {
 
   StepPlan expected;
   expected.step = 2;
-  expected.admits = {{.slot = 1, .sequence_index = 0, .sampling = {}}};
+  expected.admits = {{.slot = 1, .prompt_tokens = 7, .sampling = {}}};
   expected.rows = {
       Rows(0, 1, {{.id = 20}}, {}, true),
       Rows(1, 0, {{.id = 30}, {.id = 31}, {.id = 32}, {.id = 33}, {.id = 34}}, {1, 2}, false)};
@@ -280,18 +223,19 @@ TEST(Scheduler, ScoresOfOneTokenHaveNothingToSay) {
   EXPECT_TRUE(scheduler.Commit(result)[0].finish->prompt_logprobs.empty());
 }
 
-TEST(Scheduler, ARequestWaitsUntilAllBlocksItCanEverNeedAreThere) {
-  Scheduler scheduler(SmallOptions());                     // 8 blocks of 4
-  ASSERT_TRUE(scheduler.Add(1, Generate({10}, 20)).ok());  // 20 positions: 5 blocks
-  ASSERT_TRUE(scheduler.Add(2, Generate({11}, 16)).ok());  // 16 positions: 4 blocks
-  ASSERT_TRUE(scheduler.Add(3, Generate({12}, 1)).ok());   // 1 block: fits, but came later
-  const StepPlan plan = *scheduler.Next();
-  EXPECT_EQ(plan.rows.size(), 1u);
-  EXPECT_EQ(scheduler.running(), 1);
-  EXPECT_EQ(scheduler.waiting(), 2);
-  EXPECT_EQ(scheduler.blocks().used(), 1) << "promised is not used";
-  scheduler.Commit(Answer(plan, {{kEos}}));
-  EXPECT_EQ(scheduler.Next()->rows.size(), 2u);
+TEST(Scheduler, ARequestWaitsUntilItsPromptAndTheNextBlocksOfTheOthersFit) {
+  Scheduler scheduler(SmallOptions());  // 8 blocks of 4
+  ASSERT_TRUE(scheduler.Add(1, Generate({10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21}, 5)).ok());
+  ASSERT_TRUE(scheduler.Add(2, Generate({31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42}, 5)).ok());
+  ASSERT_TRUE(scheduler.Add(3, Generate({12}, 1)).ok());  // 1 block: fits, but came later
+  EXPECT_EQ(scheduler.Next()->rows.size(), 1u);           // 6 of 12 rows
+  EXPECT_EQ(scheduler.Next()->rows.size(), 1u);
+  // The first has its four blocks, the second needs three and may reach a fourth: 8.
+  const StepPlan third = *scheduler.Next();
+  ASSERT_EQ(third.rows.size(), 2u);
+  EXPECT_EQ(scheduler.running(), 2);
+  EXPECT_EQ(scheduler.waiting(), 1);
+  EXPECT_EQ(scheduler.blocks().used(), 6);
 }
 
 TEST(Scheduler, TheLastTokenNeedsNoBlock) {
@@ -326,6 +270,101 @@ TEST(Scheduler, AFullQueueIsExhausted) {
     ASSERT_TRUE(scheduler.Add(id, Generate({10}, 1)).ok());
   }
   EXPECT_EQ(scheduler.Add(5, Generate({10}, 1)).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(Scheduler, TheQueueIsBoundedInTokensToo) {
+  SchedulerOptions options = SmallOptions();
+  options.max_waiting_tokens = 6;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.Add(1, Generate({1, 2, 3, 4, 5, 6, 7, 8}, 1)).ok()) << "one always fits";
+  const absl::Status status = scheduler.Add(2, Generate({10}, 1));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("8 tokens are waiting, 1 more are over its limit of 6"),
+            StringView::npos)
+      << status;
+  scheduler.Next();  // the first one runs
+  EXPECT_TRUE(scheduler.Add(2, Generate({10, 11, 12, 13}, 1)).ok());
+  EXPECT_TRUE(scheduler.Add(3, Generate({10, 11}, 1)).ok());
+  EXPECT_FALSE(scheduler.Add(4, Generate({10}, 1)).ok());
+  scheduler.Cancel(2, CancelledFinish());
+  EXPECT_TRUE(scheduler.Add(4, Generate({10}, 1)).ok());
+}
+
+TEST(Scheduler, PrefillIsCappedInStepsThatDecode) {
+  SchedulerOptions options = SmallOptions();
+  options.max_prefill_tokens = 2;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.Add(1, Generate({10, 11, 12}, 3)).ok());
+  const StepPlan first = *scheduler.Next();
+  EXPECT_EQ(first.tokens(), 3) << "nobody waits for a token";
+  ASSERT_TRUE(scheduler.Add(2, Generate({30, 31, 32, 33, 34}, 2)).ok());
+  const StepPlan second = *scheduler.Next();
+  EXPECT_EQ(second.rows,
+            (std::vector<SequenceRows>{Rows(0, 3, {{.sampled_in_step = 1}}, {}, true),
+                                       Rows(1, 0, {{.id = 30}, {.id = 31}}, {1}, false)}));
+  scheduler.Commit(Answer(first, {{kEos}}));
+  scheduler.Commit(Answer(second, {{20}}));
+  EXPECT_EQ(scheduler.Next()->tokens(), 3) << "nobody decodes";
+}
+
+TEST(Scheduler, AnAdmissionSaysWhatTheChoiceNeeds) {
+  Scheduler scheduler(SmallOptions());
+  Request request = Generate({10, 11}, 5);
+  request.sequence_index = 3;
+  request.sampling.frequency_penalty = 1;
+  request.stopping.min_tokens = 2;
+  request.stopping.stop_token_ids = {7};
+  ASSERT_TRUE(scheduler.Add(1, request).ok());
+  request.stopping.ignore_eos = true;
+  ASSERT_TRUE(scheduler.Add(2, request).ok());
+  AdmitSequence expected = {.slot = 0,
+                            .sequence_index = 3,
+                            .prompt_tokens = 2,
+                            .min_tokens = 2,
+                            .held_back_ids = {7, kEos},
+                            .sampling = request.sampling};
+  const StepPlan plan = *scheduler.Next();
+  EXPECT_EQ(plan.admits[0], expected);
+  expected.slot = 1;
+  expected.held_back_ids = {7};
+  EXPECT_EQ(plan.admits[1], expected);
+}
+
+TEST(Scheduler, LogProbabilitiesComeWithTheTokensThatAreTaken) {
+  Scheduler scheduler(SmallOptions());
+  Request request = Generate({10}, 2);
+  request.sampling.logprobs = 2;
+  ASSERT_TRUE(scheduler.Add(1, request).ok());
+  StepResult result = Answer(*scheduler.Next(), {{20, 21, 22}});
+  result.sequences[0].token_logprobs = {-1, -2, -3};
+  result.sequences[0].token_top = {{20, -1}, {1, -4}, {21, -2}, {1, -5}, {22, -3}, {1, -6}};
+  const auto updates = scheduler.Commit(result);
+  EXPECT_EQ(updates[0].tokens, (std::vector<int32_t>{20, 21}));
+  EXPECT_EQ(updates[0].logprobs, (std::vector<float>{-1, -2}));
+  EXPECT_EQ(updates[0].top, (std::vector<TokenLogprob>{{20, -1}, {1, -4}, {21, -2}, {1, -5}}));
+}
+
+TEST(Scheduler, AGenerationMayHaveItsPromptScoredToo) {
+  Scheduler scheduler(SmallOptions());
+  Request request = Generate({10, 11, 12, 13, 14, 15, 16}, 1);
+  request.prompt_logprobs = 1;
+  ASSERT_TRUE(scheduler.Add(1, request).ok());
+  StepPlan plan = *scheduler.Next();
+  EXPECT_EQ(plan.rows[0].score_targets, (std::vector<int32_t>{11, 12, 13, 14, 15, 16}));
+  EXPECT_EQ(plan.rows[0].score_top, 1u);
+  EXPECT_FALSE(plan.rows[0].sample);
+  StepResult result{.epoch = 0, .step = 1, .digest = 0, .sequences = {}};
+  result.sequences = {{.slot = 0,
+                       .logprobs = {-1, -2, -3, -4, -5, -6},
+                       .score_top = {{1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}}}};
+  EXPECT_FALSE(scheduler.Commit(result)[0].finish.has_value());
+  plan = *scheduler.Next();
+  EXPECT_TRUE(plan.rows[0].score_targets.empty()) << "nothing of the prompt follows";
+  const auto updates = scheduler.Commit(Answer(plan, {{20}}));
+  EXPECT_EQ(updates[0].finish->reason, FinishReason::kLength);
+  EXPECT_EQ(updates[0].finish->prompt_logprobs, (std::vector<float>{-1, -2, -3, -4, -5, -6}));
+  EXPECT_EQ(updates[0].finish->prompt_top,
+            (std::vector<TokenLogprob>{{1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}}));
 }
 
 TEST(Scheduler, CancelWorksInEveryStateAndOnlyOnce) {
@@ -377,11 +416,11 @@ TEST(Scheduler, RequeueStartsEverythingAgainFromWhatItHadGenerated) {
   StepPlan expected;
   expected.epoch = 2;
   expected.step = 1;
-  expected.admits = {{.slot = 0, .sequence_index = 0, .sampling = {}},
-                     {.slot = 1, .sequence_index = 0, .sampling = {}},
-                     {.slot = 2, .sequence_index = 0, .sampling = {}}};
-  expected.rows = {Rows(0, 0, {{.id = 10}, {.id = 11}, {.id = 20}}, {1}, true),
-                   Rows(1, 0, {{.id = 12}}, {0}, true), Rows(2, 0, {{.id = 13}}, {2}, true)};
+  expected.admits = {{.slot = 0, .prompt_tokens = 2, .sampling = {}},
+                     {.slot = 1, .prompt_tokens = 1, .sampling = {}},
+                     {.slot = 2, .prompt_tokens = 1, .sampling = {}}};
+  expected.rows = {Rows(0, 0, {{.id = 10}, {.id = 11}, {.id = 20}}, {0}, true),
+                   Rows(1, 0, {{.id = 12}}, {1}, true), Rows(2, 0, {{.id = 13}}, {2}, true)};
   plan = *scheduler.Next();
   EXPECT_EQ(plan, expected);
   const auto updates = scheduler.Commit(Answer(plan, {{21}, {22}, {23}}));
@@ -397,7 +436,7 @@ TEST(Scheduler, NoMoreSequencesRunThanRowsFit) {
   EXPECT_EQ(Scheduler(options).options().max_running, 6);
 }
 
-// Seconds of 20 rounds of Next and Commit with `sequences` decoding.
+// Seconds that the scheduler takes for 20 rounds of Next and Commit with `sequences` decoding.
 double RoundsWith(int64_t sequences) {
   SchedulerOptions options;
   options.blocks = sequences * 4;
@@ -407,23 +446,28 @@ double RoundsWith(int64_t sequences) {
   for (RequestId id = 1; id <= static_cast<RequestId>(sequences); ++id) {
     EXPECT_TRUE(scheduler.Add(id, Generate({10}, 63)).ok());
   }
-  const auto start = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::duration spent{};
+  const std::vector<std::vector<int32_t>> tokens(static_cast<size_t>(sequences), {20});
   for (int round = 0; round < 20; ++round) {
+    auto start = std::chrono::steady_clock::now();
     const StepPlan plan = *scheduler.Next();
+    spent += std::chrono::steady_clock::now() - start;
     EXPECT_EQ(plan.tokens(), sequences);
-    scheduler.Commit(
-        Answer(plan, std::vector<std::vector<int32_t>>(static_cast<size_t>(sequences), {20})));
+    const StepResult result = Answer(plan, tokens);
+    start = std::chrono::steady_clock::now();
+    scheduler.Commit(result);
+    spent += std::chrono::steady_clock::now() - start;
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double>(spent).count();
 }
 
 // Sixteen times as many cost 16 times as much when the work is linear, 256 times when quadratic.
 TEST(Scheduler, WorkPerStepIsLinearInTheSequences) {
-  double few = RoundsWith(256);
-  double many = RoundsWith(4096);
+  double few = RoundsWith(128);
+  double many = RoundsWith(2048);
   for (int repeat = 0; repeat < 3; ++repeat) {
-    few = std::min(few, RoundsWith(256));
-    many = std::min(many, RoundsWith(4096));
+    few = std::min(few, RoundsWith(128));
+    many = std::min(many, RoundsWith(2048));
   }
   EXPECT_LT(many, 64 * few) << few << " s, " << many << " s";
 }
