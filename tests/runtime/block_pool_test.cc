@@ -38,6 +38,44 @@ TEST(BlockPool, ABlockIsFreeWhenItsLastReferenceGoes) {
   EXPECT_EQ(pool.used(), 0);
 }
 
+TEST(BlockPool, KeptBlocksAreCachedAndTakenLastTheOldestFirst) {
+  std::vector<int32_t> evicted;
+  BlockPool pool(4, [&](int32_t block) { evicted.push_back(block); });
+  const std::vector<int32_t> first = *pool.Allocate(2);   // 0, 1
+  const std::vector<int32_t> second = *pool.Allocate(1);  // 2
+  pool.Keep(0);
+  pool.Keep(1);
+  pool.Keep(2);
+  pool.Release(second);
+  pool.Release(first);
+  EXPECT_EQ(pool.used(), 0);
+  EXPECT_EQ(pool.cached(), 3);
+  EXPECT_EQ(pool.available(), 4);
+  pool.AddReference(2);  // somebody finds it
+  EXPECT_EQ(pool.used(), 1);
+  pool.Release({2});
+  EXPECT_EQ(*pool.Allocate(2), (std::vector<int32_t>{3, 1})) << "free ones first, then ends";
+  EXPECT_EQ(evicted, (std::vector<int32_t>{1}));
+  EXPECT_EQ(*pool.Allocate(2), (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(evicted, (std::vector<int32_t>{1, 0, 2}));
+  pool.Release({0, 1, 2, 3});
+  EXPECT_EQ(pool.cached(), 0) << "a new owner has not said that it is worth keeping";
+}
+
+TEST(BlockPool, ADroppedBlockIsFreeWithItsLastReference) {
+  BlockPool pool(2, [](int32_t block) { ADD_FAILURE() << "block " << block << " was evicted"; });
+  const std::vector<int32_t> blocks = *pool.Allocate(2);
+  pool.Keep(0);
+  pool.Keep(1);
+  pool.Drop(0);
+  pool.Release(blocks);
+  EXPECT_EQ(pool.cached(), 1);
+  pool.Drop(1);
+  pool.Drop(1);
+  EXPECT_EQ(pool.cached(), 0);
+  EXPECT_EQ(pool.Allocate(2)->size(), 2u);
+}
+
 TEST(BlockPoolDeathTest, UsingAFreeBlockIsABug) {
   BlockPool pool(2);
   EXPECT_DEATH(pool.Release({1}), "block 1 has no reference");

@@ -20,6 +20,7 @@ TEST_F(EngineFailureTest, GroupLostEndsEveryRequestAndTheNextGroupServes) {
   const Submitted running = Submit(Endless(5, 3));
   const Submitted waiting = Submit(Endless(6, 3));
   group.gate->WaitUntilHeld();
+  running.sink->WaitForTokens(1);
   engine->GroupLost(3, absl::UnavailableError("an old epoch"));
   EXPECT_TRUE(engine->load().serving);
   engine->GroupLost(4, absl::UnavailableError("rank 1 was killed"));
@@ -39,6 +40,23 @@ TEST_F(EngineFailureTest, GroupLostEndsEveryRequestAndTheNextGroupServes) {
   EXPECT_EQ(load.epoch, 5u);
   ExpectOutcome(Endless(6, 3), *Submit(Endless(6, 3)).sink);
   EXPECT_EQ(failures.count(), 0u) << "the one who says so knows already";
+}
+
+TEST_F(EngineFailureTest, APausedRequestIsLostWithItsGroupAndNothingIsFoundInTheNext) {
+  Start(1);
+  Request request = Endless(5, 50);
+  request.prompt = {5, 1, 2, 3, 4, 5, 6, 7, 8};
+  const Submitted paused = Submit(request);
+  paused.sink->WaitForTokens(1);
+  engine->Pause(paused.id);
+  engine->GroupLost(1, absl::UnavailableError("rank 0 was killed"));
+  ExpectUnavailable(paused.sink->WaitForFinish(), "rank 0 was killed");
+  EXPECT_EQ(engine->load().paused, 0);
+  EXPECT_EQ(engine->load().kv_blocks_cached, 0);
+  engine->GroupReady(MakeHashGroup(2, group));
+  const Submitted again = Submit(request);
+  ExpectOutcome(request, *again.sink);
+  EXPECT_EQ(again.sink->WaitForFinish().cached_tokens, 0) << "other ranks, other memory";
 }
 
 TEST_F(EngineFailureTest, AGroupThatIsReplacedLosesItsRequests) {
@@ -132,6 +150,10 @@ TEST_F(EngineFailureTest, RequestsEndExactlyOnceWhileGroupsComeAndGo) {
         }
         if (random() % 4 == 0) {
           engine->Cancel(*id);
+        }
+        if (random() % 4 == 0) {
+          engine->Pause(*id);
+          engine->Resume(*id);
         }
         const Finish finish = sink->WaitForFinish();
         if (finish.reason == FinishReason::kLength) {

@@ -147,6 +147,7 @@ TEST_F(EngineTest, CancelOfARunningRequestFreesItsBlocksWithTheStepInFlight) {
   Start();
   const Submitted victim = Submit(Endless(5, 100));
   group.gate->WaitUntilHeld();
+  victim.sink->WaitForTokens(1);
   engine->Cancel(victim.id);
   engine->Cancel(victim.id);
   EXPECT_EQ(engine->load().running, 0);
@@ -167,39 +168,6 @@ TEST_F(EngineTest, CancelOfAnUnknownOrFinishedRequestIsIgnored) {
   engine->Cancel(done.id);
   engine->Cancel(12345);
   ExpectOutcome(Endless(6, 2), *Submit(Endless(6, 2)).sink);
-}
-
-TEST_F(EngineTest, APausedRequestStandsStillWhileOthersGoOn) {
-  group.gate->HoldBefore(2);
-  Start();
-  const Submitted slow = Submit(Endless(5, 50));
-  group.gate->WaitUntilHeld();
-  engine->Pause(slow.id);
-  group.gate->Open();
-  const Submitted quick = Submit(Endless(6, 50));
-  ExpectOutcome(Endless(6, 50), *quick.sink);
-  EXPECT_LE(slow.sink->tokens().size(), 3u) << "what was in flight comes, nothing more";
-  engine->Resume(slow.id);
-  ExpectOutcome(Endless(5, 50), *slow.sink);
-}
-
-TEST_F(EngineTest, PausedRequestsAreCancelledAndPassTheirDeadlines) {
-  Start();
-  Request late = Endless(6, 100);
-  late.deadline = absl::Now() + absl::Milliseconds(100);
-  group.gate->HoldBefore(1);
-  const Submitted cancelled = Submit(Endless(5, 100));
-  const Submitted expired = Submit(late);
-  engine->Pause(cancelled.id);
-  engine->Pause(expired.id);
-  group.gate->Open();
-  EXPECT_EQ(expired.sink->WaitForFinish().reason, FinishReason::kDeadline);
-  engine->Cancel(cancelled.id);
-  EXPECT_EQ(cancelled.sink->WaitForFinish().reason, FinishReason::kCancelled);
-  engine->Pause(cancelled.id);
-  engine->Resume(12345);
-  ExpectOutcome(Endless(7, 3), *Submit(Endless(7, 3)).sink);
-  EXPECT_EQ(engine->load().kv_blocks_used, 0);
 }
 
 TEST_F(EngineTest, ADeadlineEndsARunningAndAWaitingRequest) {
