@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/candidates.h"
+
 namespace cohort {
 namespace {
 
@@ -68,6 +70,26 @@ void CheckSamplingRow(const SamplingRow& row) {
       << "temperature is " << row.temperature;
   CHECK(row.top_p > 0 && row.top_p <= 1) << "top_p is " << row.top_p;
   CHECK_GE(row.top_k, 0) << "top_k";
+  CHECK(row.min_p >= 0 && row.min_p <= 1) << "min_p is " << row.min_p;
+}
+
+void CheckLogits(const TensorView& logits, StringView name) {
+  CheckRank(logits, 2, name);
+  CheckDType(logits, DType::kF32, name);
+  CHECK_LE(logits.columns(), kMaxVocabulary) << name;
+}
+
+void CheckMassRequests(const TensorView& logits, absl::Span<const MassRequest> requests,
+                       const TensorView& out, StringView name) {
+  CheckLogits(logits, name);
+  CheckDType(out, DType::kI32, name);
+  CheckShape(out, Shape{static_cast<int64_t>(requests.size()), 2}, name);
+  for (const MassRequest& request : requests) {
+    CHECK(request.row >= 0 && request.row < logits.rows())
+        << name << ": row " << request.row << " of " << logits.rows();
+    CHECK_GT(request.temperature, 0) << name;
+    CHECK(!std::isnan(request.largest) && !std::isnan(request.lowest)) << name;
+  }
 }
 
 }  // namespace
@@ -183,10 +205,55 @@ void Ops::GatherRows(TensorView x, TensorView rows, TensorView out) {
   }
 }
 
+void Ops::LocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
+                          const VocabularySlice& slice, TensorView out) {
+  CheckLogits(logits, "LocalCandidates logits");
+  CHECK_EQ(logits.rows(), static_cast<int64_t>(requests.size())) << "LocalCandidates requests";
+  CheckRank(out, 2, "LocalCandidates out");
+  CheckDType(out, DType::kI32, "LocalCandidates out");
+  CHECK_EQ(out.rows(), logits.rows()) << "LocalCandidates out";
+  for (const CandidateRequest& request : requests) {
+    CHECK(request.candidates >= 0 && request.candidates <= kMaxCandidates)
+        << request.candidates << " candidates";
+    CHECK_LE(CandidateRecord::Words(request.candidates), out.columns()) << "LocalCandidates out";
+    CHECK(std::isfinite(request.temperature) && request.temperature >= 0)
+        << "temperature is " << request.temperature;
+  }
+  if (logits.rows() > 0) {
+    DoLocalCandidates(logits, requests, slice, out);
+  }
+}
+
+void Ops::LocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
+                      const VocabularySlice& slice, TensorView out) {
+  CheckMassRequests(logits, requests, out, "LocalMasses");
+  if (!requests.empty()) {
+    DoLocalMasses(logits, requests, slice, out);
+  }
+}
+
+void Ops::LocalPick(TensorView logits, absl::Span<const MassRequest> requests,
+                    const VocabularySlice& slice, TensorView out) {
+  CheckMassRequests(logits, requests, out, "LocalPick");
+  if (!requests.empty()) {
+    DoLocalPick(logits, requests, slice, out);
+  }
+}
+
+void Ops::EditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
+                     TensorView out) {
+  CheckLogits(logits, "EditLogits logits");
+  CheckDType(out, DType::kF32, "EditLogits out");
+  CheckShape(out, logits.shape, "EditLogits out");
+  CHECK_EQ(logits.rows(), static_cast<int64_t>(edits.size())) << "EditLogits edits";
+  if (logits.rows() > 0 && logits.columns() > 0) {
+    DoEditLogits(logits, edits, first_id, out);
+  }
+}
+
 void Ops::Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                  TensorView out) {
-  CheckRank(logits, 2, "Sample logits");
-  CheckDType(logits, DType::kF32, "Sample logits");
+  CheckLogits(logits, "Sample logits");
   CHECK_EQ(logits.rows(), static_cast<int64_t>(rows.size())) << "Sample rows";
   CHECK(valid_ids >= 0 && valid_ids <= logits.columns())
       << "Sample valid_ids is " << valid_ids << " of " << logits.columns();

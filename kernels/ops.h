@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace cohort {
@@ -47,16 +48,6 @@ struct KvView {
   int64_t block_size() const { return keys.shape[2]; }
   int64_t kv_heads() const { return keys.shape[1]; }
   int64_t head_dim() const { return keys.shape[3]; }
-};
-
-// How one row of logits is turned into a token. One entry per row, in device memory order.
-struct SamplingRow {
-  float temperature = 0;  // 0: greedy (the first of the largest logits)
-  float top_p = 1;        // (0, 1]
-  int32_t top_k = 0;      // 0: all
-  uint64_t seed = 0;
-  uint32_t sequence_index = 0;  // which of a request's n sequences
-  uint64_t position = 0;        // absolute position of the token being chosen
 };
 
 class Ops {
@@ -102,11 +93,33 @@ class Ops {
   // x's dtype.
   void GatherRows(TensorView x, TensorView rows, TensorView out);
 
+  // One CandidateRecord (candidates.h) per row of this rank's columns after the edits of its
+  // request. logits [n, columns] fp32, left unchanged; out [n, words] int32 in device memory, rows
+  // may be strided, with room for every request's candidates. A request for no candidates gives an
+  // empty record.
+  void LocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
+                       const VocabularySlice& slice, TensorView out);
+
+  // out[i] = the sum of the masses that requests[i] describes over this rank's columns, as two
+  // words with the low one first. logits [n, columns] fp32 without NaN, left unchanged; out
+  // [requests, 2] int32 in device memory.
+  void LocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
+                   const VocabularySlice& slice, TensorView out);
+
+  // out[i] = the id that requests[i].wanted finds among this rank's columns and the bits of its
+  // logit before the edits; kNoToken and 0 for kOtherRank. Shapes as LocalMasses.
+  void LocalPick(TensorView logits, absl::Span<const MassRequest> requests,
+                 const VocabularySlice& slice, TensorView out);
+
+  // out[i] = logits[i] after edits[i]. logits, out [n, columns] fp32; column 0 is `first_id`.
+  void EditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
+                  TensorView out);
+
   // Chooses one id per row: temperature, then top-k, then top-p over the sorted distribution, then
-  // the inverse CDF over the kept ids in ascending order of id with one Philox uniform per (seed,
-  // sequence_index, position). Ids at or above `valid_ids` are never chosen. A row holding a NaN
-  // (or nothing finite) gives -1. logits [n, vocabulary] fp32, left unchanged; rows: host memory;
-  // out [n] int32 in device memory.
+  // min-p, then the inverse CDF over the kept ids in ascending order of id with one Philox uniform
+  // per (seed, sequence_index, position). Ids at or above `valid_ids` are never chosen. A row
+  // holding a NaN (or nothing finite) gives kNoToken. logits [n, vocabulary] fp32, left unchanged;
+  // rows: host memory; out [n] int32 in device memory.
   void Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
               TensorView out);
 
@@ -127,6 +140,14 @@ class Ops {
                                 TensorView out) = 0;
   virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
   virtual void DoGatherRows(TensorView x, TensorView rows, TensorView out) = 0;
+  virtual void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
+                                 const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoLocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
+                             const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
+                           const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
+                            TensorView out) = 0;
   virtual void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                         TensorView out) = 0;
   virtual void DoLogProbability(TensorView logits, TensorView targets, TensorView out) = 0;

@@ -2,6 +2,9 @@
 #ifndef COHORT_KERNELS_PLUGIN_OPS_H_
 #define COHORT_KERNELS_PLUGIN_OPS_H_
 
+#include <vector>
+
+#include "kernels/cpu/logit_rows.h"
 #include "kernels/cuda_plugin.h"
 #include "kernels/ops.h"
 
@@ -28,13 +31,29 @@ class PluginOps : public Ops {
                         TensorView out) override;
   void DoSiluMultiply(TensorView gate_up, TensorView out) override;
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
+  // The table has no entries for these yet: the rows come to the host, whose code answers, and what
+  // it says goes back.
+  void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
+                         const VocabularySlice& slice, TensorView out) override;
+  void DoLocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
+                     const VocabularySlice& slice, TensorView out) override;
+  void DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
+                   const VocabularySlice& slice, TensorView out) override;
+  void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
+                    TensorView out) override;
+  // The table's sampling knows no min-p: rows with one are sampled on the host.
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                 TensorView out) override;
   void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
 
  private:
+  absl::Span<float> CopyRow(const TensorView& logits, int64_t row);
+  void CopyBack(absl::Span<const int32_t> words, const TensorView& out, int64_t row);
+
   const CohortCudaTable* table_;
   CohortCudaDevice* device_;  // owned by the device
+  std::vector<float> row_;    // a row on the host
+  RowScratch scratch_;
 };
 
 }  // namespace cohort

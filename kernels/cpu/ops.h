@@ -32,6 +32,14 @@ class CpuOps : public Ops {
                         const BatchView& batch, const KvView& kv, float scale,
                         TensorView out) override;
   // sampling.cc
+  void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
+                         const VocabularySlice& slice, TensorView out) override;
+  void DoLocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
+                     const VocabularySlice& slice, TensorView out) override;
+  void DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
+                   const VocabularySlice& slice, TensorView out) override;
+  void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
+                    TensorView out) override;
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                 TensorView out) override;
   void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;

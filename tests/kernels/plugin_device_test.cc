@@ -252,7 +252,14 @@ TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
   const TensorView logits = View({1, 10}, DType::kF32);
   const TensorView ids = View({1}, DType::kI32);
   const TensorView out = View({1}, DType::kF32);
-  device_.ops().Sample(logits, {SamplingRow{0.5f, 0.25f, 6, 7, 8, 9}}, 5, ids);
+  device_.ops().Sample(logits,
+                       {SamplingRow{.temperature = 0.5f,
+                                    .top_p = 0.25f,
+                                    .top_k = 6,
+                                    .seed = 7,
+                                    .sequence_index = 8,
+                                    .position = 9}},
+                       5, ids);
   EXPECT_EQ(other_side_.verb, "sample");
   EXPECT_EQ(other_side_.number, 5);
   ASSERT_EQ(other_side_.sampling_rows.size(), 1u);
