@@ -1,0 +1,241 @@
+#include "kernels/candidate_choice.h"
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+
+#include "kernels/probability_mass.h"
+#include "tests/kernels/devices.h"
+#include "tests/kernels/reference_ops.h"
+
+namespace cohort {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// A row of logits, and the borders of the ranks' columns.
+struct CutRow {
+  std::vector<float> logits;
+  std::vector<int64_t> borders;  // from 0 to logits.size()
+  int64_t valid_ids = 0;
+};
+
+// What the ranks of a group do, one after another on one device.
+class CutSampler {
+ public:
+  CutSampler(Device& device, const CutRow& row) : device_(device), row_(row) {
+    for (size_t rank = 0; rank + 1 < row.borders.size(); ++rank) {
+      HostTensor columns =
+          Filled(DType::kF32, Shape{1, row.borders[rank + 1] - row.borders[rank]}, 0);
+      std::copy(row.logits.begin() + row.borders[rank], row.logits.begin() + row.borders[rank + 1],
+                columns.values.begin());
+      slices_.emplace_back(device, columns, 3);
+    }
+  }
+
+  struct Token {
+    Choice::Kind kind;
+    int32_t id;
+    float raw;
+  };
+  Token Sample(const SamplingRow& sampling, const LogitEdits& edits) {
+    const CandidateRequest request = RequestFor(sampling, edits, row_.valid_ids);
+    const std::vector<std::vector<int32_t>> words = Records(request);
+    std::vector<CandidateRecord> records;
+    for (const std::vector<int32_t>& record : words) {
+      records.emplace_back(record.data());
+    }
+    const Choice choice = chooser_.Choose(records, sampling, row_.valid_ids);
+    switch (choice.kind) {
+      case Choice::Kind::kToken:
+        return {choice.kind, choice.token, choice.raw};
+      case Choice::Kind::kByMass:
+        return PickByMass(choice, sampling, edits);
+      case Choice::Kind::kWhole:
+        return {choice.kind, Whole(sampling, edits), 0};
+    }
+    return {};
+  }
+
+  // The row after its edits, put together again.
+  int32_t Whole(const SamplingRow& sampling, const LogitEdits& edits) {
+    HostTensor whole = Filled(DType::kF32, Shape{1, static_cast<int64_t>(row_.logits.size())}, 0);
+    for (size_t rank = 0; rank < slices_.size(); ++rank) {
+      const DeviceTensor out(device_, Poison(DType::kF32, slices_[rank].view().shape));
+      device_.ops().EditLogits(slices_[rank].view(), {edits}, row_.borders[rank], out.view());
+      const HostTensor part = out.Read();
+      std::copy(part.values.begin(), part.values.end(), whole.values.begin() + row_.borders[rank]);
+    }
+    const DeviceTensor out(device_, Poison(DType::kI32, Shape{1}));
+    device_.ops().Sample(DeviceTensor(device_, whole).view(), {sampling}, row_.valid_ids,
+                         out.view());
+    return static_cast<int32_t>(out.Read().At(0));
+  }
+
+ private:
+  static std::vector<int32_t> Words(const DeviceTensor& tensor) {
+    const HostTensor read = tensor.Read();
+    return std::vector<int32_t>(read.values.begin(), read.values.end());
+  }
+
+  VocabularySlice Slice(size_t rank) const { return {row_.borders[rank], row_.valid_ids}; }
+
+  std::vector<std::vector<int32_t>> Records(const CandidateRequest& request) {
+    std::vector<std::vector<int32_t>> records;
+    for (size_t rank = 0; rank < slices_.size(); ++rank) {
+      const Shape shape{1, CandidateRecord::Words(request.candidates)};
+      const DeviceTensor out(device_, Poison(DType::kI32, shape));
+      device_.ops().LocalCandidates(slices_[rank].view(), {request}, Slice(rank), out.view());
+      records.push_back(Words(out));
+    }
+    return records;
+  }
+
+  static uint64_t Joined(const std::vector<int32_t>& words) {
+    return uint64_t{static_cast<uint32_t>(words[1])} << 32 | static_cast<uint32_t>(words[0]);
+  }
+
+  Token PickByMass(const Choice& choice, const SamplingRow& sampling, const LogitEdits& edits) {
+    MassRequest request{.row = 0,
+                        .edits = edits,
+                        .temperature = sampling.temperature,
+                        .largest = choice.largest,
+                        .lowest = choice.lowest};
+    std::vector<uint64_t> masses;
+    for (size_t rank = 0; rank < slices_.size(); ++rank) {
+      const DeviceTensor out(device_, Poison(DType::kI32, Shape{1, 2}));
+      device_.ops().LocalMasses(slices_[rank].view(), {request}, Slice(rank), out.view());
+      masses.push_back(Joined(Words(out)));
+    }
+    const uint64_t total = std::accumulate(masses.begin(), masses.end(), uint64_t{0});
+    uint64_t wanted = PartOfMass(total, UniformOf(sampling));
+    size_t owner = 0;
+    while (masses[owner] <= wanted) {
+      wanted -= masses[owner++];
+    }
+    request.wanted = wanted;
+    const DeviceTensor out(device_, Poison(DType::kI32, Shape{1, 2}));
+    device_.ops().LocalPick(slices_[owner].view(), {request}, Slice(owner), out.view());
+    const std::vector<int32_t> words = Words(out);
+    return {choice.kind, words[0], std::bit_cast<float>(words[1])};
+  }
+
+  Device& device_;
+  const CutRow& row_;
+  std::vector<DeviceTensor> slices_;
+  CandidateChooser chooser_;
+};
+
+// Distributions at which something could go wrong.
+std::vector<float> AnyLogits(std::mt19937_64& random, size_t ids) {
+  std::vector<float> logits(ids);
+  std::normal_distribution<float> normal(0, 1);
+  const int shape = static_cast<int>(random() % 7);
+  for (float& logit : logits) {
+    const float x = normal(random);
+    logit = shape == 0   ? x                         // flat
+            : shape == 1 ? 4 * x                     // like a model's
+            : shape == 2 ? std::round(x)             // ties
+            : shape == 3 ? 2.5f                      // all equal
+            : shape == 4 ? (x > 1 ? x : -kInfinity)  // most cannot be chosen
+            : shape == 5 ? x / 1000                  // nearly equal
+                         : -100 + x;                 // and one peak
+  }
+  if (shape == 6) {
+    logits[random() % ids] = 20;
+  }
+  if (random() % 40 == 0) {
+    logits[random() % ids] = std::numeric_limits<float>::quiet_NaN();
+  }
+  if (random() % 40 == 0) {
+    std::fill(logits.begin(), logits.end(), -kInfinity);
+  }
+  return logits;
+}
+
+CutRow AnyCut(std::mt19937_64& random) {
+  const size_t ids = 1 + random() % (random() % 3 == 0 ? 5000 : 300);
+  CutRow row{.logits = AnyLogits(random, ids), .borders = {0, static_cast<int64_t>(ids)}};
+  for (uint64_t cuts = random() % 4; cuts > 0; --cuts) {
+    row.borders.push_back(static_cast<int64_t>(random() % (ids + 1)));  // ranks may have nothing
+  }
+  std::sort(row.borders.begin(), row.borders.end());
+  row.valid_ids = static_cast<int64_t>(random() % 4 == 0 ? random() % (ids + 1) : ids);
+  return row;
+}
+
+template <class T>
+T OneOf(std::mt19937_64& random, std::initializer_list<T> values) {
+  return values.begin()[random() % values.size()];
+}
+
+SamplingRow AnySampling(std::mt19937_64& random) {
+  return {.temperature = OneOf(random, {0.0f, 0.01f, 0.7f, 1.0f, 1.3f, 50.0f}),
+          .top_p = OneOf(random, {1.0f, 0.8f, 0.999f, 0.5f, 1e-6f}),
+          .top_k = OneOf(random, {0, 0, 1, 20, 127, 128, 129, 1000}),
+          .min_p = OneOf(random, {0.0f, 0.0f, 0.05f, 0.9f, 1.0f, 1e-9f}),
+          .seed = random(),
+          .sequence_index = static_cast<uint32_t>(random()),
+          .position = random()};
+}
+
+struct OwnedEdits {
+  std::vector<LogitEdit> ids;
+  std::vector<int32_t> allowed;
+  LogitEdits view;
+};
+
+void FillEdits(std::mt19937_64& random, int32_t ids, OwnedEdits* edits) {
+  for (int32_t id = 0; id < ids; ++id) {
+    if (random() % 5 == 0) {
+      edits->ids.push_back({.id = id,
+                            .is_repeated = random() % 2 == 0,
+                            .bias = OneOf(random, {0.0f, -kInfinity, 3.0f, -3.0f}),
+                            .penalty = OneOf(random, {0.0f, 1.5f, -0.5f})});
+    }
+    if (random() % 3 == 0) {
+      edits->allowed.push_back(id);
+    }
+  }
+  std::shuffle(edits->ids.begin(), edits->ids.end(), random);
+  edits->view.repetition_penalty = 1.3f;
+  edits->view.ids = edits->ids;
+  edits->view.allowed = edits->allowed;
+  edits->view.only_allowed = random() % 2 == 0;
+}
+
+TEST(CandidateChoice, ACutRowGivesTheTokenOfTheWholeRow) {
+  auto device = Device::Create(DeviceOptions{});
+  ASSERT_TRUE(device.ok()) << device.status();
+  constexpr uint64_t kSeed = 20240607;
+  std::mt19937_64 random(kSeed);
+  int seen[3] = {};
+  for (int i = 0; i < 700; ++i) {
+    const CutRow row = AnyCut(random);
+    OwnedEdits edits;
+    if (random() % 2 == 0) {
+      FillEdits(random, static_cast<int32_t>(row.logits.size()), &edits);
+    }
+    CutSampler cut(**device, row);
+    for (int sample = 0; sample < 4; ++sample) {
+      const SamplingRow sampling = AnySampling(random);
+      const CutSampler::Token token = cut.Sample(sampling, edits.view);
+      ASSERT_EQ(token.id, cut.Whole(sampling, edits.view))
+          << "seed " << kSeed << ", row " << i << ": temperature " << sampling.temperature
+          << ", top_p " << sampling.top_p << ", top_k " << sampling.top_k << ", min_p "
+          << sampling.min_p;
+      ++seen[static_cast<int>(token.kind)];
+      if (token.id >= 0 && token.kind != Choice::Kind::kWhole) {
+        ASSERT_EQ(token.raw, row.logits[static_cast<size_t>(token.id)]);
+      }
+    }
+  }
+  for (const int count : seen) {
+    EXPECT_GT(count, 100);
+  }
+}
+
+}  // namespace
+}  // namespace cohort
