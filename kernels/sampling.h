@@ -40,10 +40,10 @@ struct LogitEdit {
 
 // What becomes of one row.
 struct LogitEdits {
-  absl::Span<const LogitEdit> ids;  // distinct; those of other ranks' columns are passed over
+  absl::Span<const LogitEdit> ids = {};  // distinct; those of other ranks' columns are passed over
   float repetition_penalty = 1;
-  bool only_allowed = false;          // every id that is not `allowed` cannot be chosen
-  absl::Span<const int32_t> allowed;  // ascending, distinct
+  bool only_allowed = false;               // every id that is not `allowed` cannot be chosen
+  absl::Span<const int32_t> allowed = {};  // ascending, distinct
   bool empty() const { return ids.empty() && !only_allowed; }
 };
 
@@ -55,7 +55,7 @@ struct VocabularySlice {
 
 // What LocalCandidates tells of one row after its edits.
 struct CandidateRequest {
-  LogitEdits edits;
+  LogitEdits edits = {};
   int32_t candidates = 0;  // how many of the largest logits, at most kMaxCandidates
   float temperature = 0;   // of the sum of masses; 0: no sum
   int32_t target = -1;     // id whose logit is told by the rank that holds it; -1: none
@@ -65,7 +65,7 @@ struct CandidateRequest {
 struct MassRequest {
   static constexpr uint64_t kOtherRank = ~uint64_t{0};
   int32_t row = 0;  // of the logits
-  LogitEdits edits;
+  LogitEdits edits = {};
   float temperature = 1;
   float largest = 0;  // of the whole row after its edits
   float lowest = -std::numeric_limits<float>::infinity();

@@ -70,15 +70,20 @@ void Qwen2::Forward(TensorView ids, const BatchView& batch, const KvCache& kv, C
   }
 }
 
-TensorView Qwen2::Logits(TensorView rows, Communicator& tp) {
+TensorView Qwen2::LocalLogits(TensorView rows) {
   CHECK_LE(rows.rows(), kMaxLogitRows);
   const TensorView input = workspace_.head_input.view().Rows(0, rows.rows());
   const TensorView local = workspace_.local_logits.view().Rows(0, rows.rows());
-  const TensorView logits = workspace_.logits.view().Rows(0, rows.rows());
   ops_.GatherRows(workspace_.normed.view(), rows, input);
   ops_.MatMul(input, {weights_.head()}, nullptr, local);
-  tp.AllGather(local, plan_.vocabulary_parts(), logits);
-  return logits;
+  return local;
+}
+
+TensorView Qwen2::GatherLogits(TensorView local, Communicator& tp) {
+  CHECK_LE(local.rows(), kMaxWholeRows);
+  const TensorView whole = workspace_.whole_logits.view().Rows(0, local.rows());
+  tp.AllGather(local, plan_.vocabulary_parts(), whole);
+  return whole;
 }
 
 Qwen2::Qwen2(const ModelConfig& config, const ShardPlan& plan, ModelWeights weights, Device& device)
@@ -108,7 +113,8 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
   ASSIGN_OR_RETURN(w.head_input, device.Allocate({kMaxLogitRows, config.hidden}, act));
   ASSIGN_OR_RETURN(w.local_logits,
                    device.Allocate({kMaxLogitRows, plan.vocabulary().size()}, DType::kF32));
-  ASSIGN_OR_RETURN(w.logits, device.Allocate({kMaxLogitRows, config.vocabulary}, DType::kF32));
+  ASSIGN_OR_RETURN(w.whole_logits,
+                   device.Allocate({kMaxWholeRows, config.vocabulary}, DType::kF32));
   ASSIGN_OR_RETURN(model->rope_, MakeRopeTensors(config.rope_theta, config.head_dim,
                                                  options.max_positions, act, device));
   return model;
@@ -123,8 +129,8 @@ int64_t Qwen2::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
   const int64_t act_bytes = SizeOf(options.act);
   const int64_t fp32_bytes = SizeOf(DType::kF32);
   return options.max_batch_tokens * (act_columns * act_bytes + config.hidden * fp32_bytes) +
-         kMaxLogitRows * (config.hidden * act_bytes +
-                          (plan.vocabulary().size() + config.vocabulary) * fp32_bytes) +
+         kMaxLogitRows * (config.hidden * act_bytes + plan.vocabulary().size() * fp32_bytes) +
+         kMaxWholeRows * config.vocabulary * fp32_bytes +
          options.max_positions * config.head_dim * fp32_bytes;
 }
 

@@ -26,8 +26,10 @@ struct Qwen2Options {
 
 class Qwen2 {
  public:
-  // Rows that one call of Logits() computes at most: bounds the memory of logits.
+  // Rows that one call of LocalLogits(), of GatherLogits() takes at most: bound the memory of
+  // logits.
   static constexpr int64_t kMaxLogitRows = 32;
+  static constexpr int64_t kMaxWholeRows = 8;
 
   // Allocates everything a step needs. `device` must outlive the model.
   static absl::StatusOr<std::unique_ptr<Qwen2>> Create(const ModelConfig& config,
@@ -39,12 +41,16 @@ class Qwen2 {
                                 const Qwen2Options& options);
 
   // One step: the keys and values of all rows go to `kv`, the normed output of the last layer is
-  // kept for Logits(). ids [tokens] int32.
+  // kept for LocalLogits(). ids [tokens] int32.
   void Forward(TensorView ids, const BatchView& batch, const KvCache& kv, Communicator& tp);
 
-  // Logits of some rows of the last Forward(): rows [n] int32 in device memory, n <= kMaxLogitRows.
-  // [n, vocabulary] fp32, equal on every rank, valid until the next call.
-  TensorView Logits(TensorView rows, Communicator& tp);
+  // This rank's columns of the logits of some rows of the last Forward(): rows [n] int32 in device
+  // memory, n <= kMaxLogitRows. [n, own vocabulary] fp32, valid until the next call.
+  TensorView LocalLogits(TensorView rows);
+
+  // Whole rows from every rank's columns of them: local [n, own vocabulary] fp32, n <=
+  // kMaxWholeRows. [n, vocabulary] fp32, equal on every rank, valid until the next call.
+  TensorView GatherLogits(TensorView local, Communicator& tp);
 
   int64_t weight_bytes() const { return weights_.bytes(); }
 
@@ -66,7 +72,7 @@ class Qwen2 {
     Tensor activated;     // [tokens, ffn_columns] act
     Tensor head_input;    // [kMaxLogitRows, hidden] act
     Tensor local_logits;  // [kMaxLogitRows, local vocabulary] fp32
-    Tensor logits;        // [kMaxLogitRows, vocabulary] fp32
+    Tensor whole_logits;  // [kMaxWholeRows, vocabulary] fp32
   };
 
   ShardPlan plan_;

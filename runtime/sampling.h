@@ -2,6 +2,7 @@
 #ifndef COHORT_RUNTIME_SAMPLING_H_
 #define COHORT_RUNTIME_SAMPLING_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -9,14 +10,23 @@
 
 namespace cohort {
 
+inline constexpr size_t kMaxLogitBias = 300;
+inline constexpr size_t kMaxAllowedIds = 1024;
+inline constexpr size_t kMaxBadWords = 256;
+inline constexpr size_t kMaxBadWordIds = 64;  // of one
+inline constexpr int32_t kMaxLogprobs = 20;
+
 struct TokenBias {
   int32_t id = 0;
   float bias = 0;  // added to the logit, [-100, 100]
   bool operator==(const TokenBias&) const = default;
 };
 
-// In the order in which they act on a row of logits: allowed ids and bad words, penalties, bias,
-// temperature, top-k, top-p, min-p. Temperature 0 takes the largest logit after bias.
+// In the order in which they act on a row of logits: ids that cannot be chosen (not allowed, the
+// end of a bad word, held back), bias, repetition penalty, frequency and presence penalty; then
+// temperature, top-k, top-p, min-p. So do transformers (its sequence bias comes before the
+// repetition penalty, its warpers in this order) and, with penalties that transformers lacks, vLLM
+// (whose min-p comes before top-k). Temperature 0 takes the largest logit after the penalties.
 struct SamplingParameters {
   float temperature = 0;         // 0: greedy
   float top_p = 1;               // (0, 1]

@@ -75,13 +75,18 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
+inline constexpr int32_t kNotANumber = -1;      // in place of a token: the logits held a NaN
+inline constexpr int32_t kNothingAllowed = -2;  // the request's parameters leave no id to choose
+
 struct SequenceResult {
   uint32_t slot = 0;
-  std::vector<int32_t> tokens = {};  // sampled, in order; -1 marks logits that were not a number
+  std::vector<int32_t> tokens = {};  // sampled, in order; kNotANumber or kNothingAllowed for none
   std::vector<float> token_logprobs = {};  // one per token where sampling.logprobs >= 0, else empty
   std::vector<TokenLogprob> token_top = {};  // sampling.logprobs per token, most probable first
   std::vector<float> logprobs = {};          // one per score target
-  std::vector<TokenLogprob> score_top = {};  // score_top per score target, most probable first
+  // score_top per score target, most probable first. Here and above id -1 fills up where there is
+  // no target, or fewer ids than wanted have a probability.
+  std::vector<TokenLogprob> score_top = {};
   bool operator==(const SequenceResult&) const = default;
 };
 

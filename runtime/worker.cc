@@ -40,6 +40,7 @@ absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& option
   RETURN_IF_ERROR(CheckOption("max_batch_tokens", options.max_batch_tokens, 1 << 20));
   RETURN_IF_ERROR(CheckOption("max_running", options.max_running, 1 << 20));
   RETURN_IF_ERROR(CheckOption("max_model_len", options.max_model_len, config.max_positions));
+  RETURN_IF_ERROR(CheckOption("vocab_size", config.vocabulary, kMaxVocabulary));
   if (options.token_ids < 0) {
     return absl::InvalidArgumentError(absl::StrCat("token_ids is ", options.token_ids));
   }
@@ -90,6 +91,9 @@ int64_t ValidIds(const ModelConfig& config, const WorkerOptions& options) {
              ? std::min(options.token_ids, config.vocabulary)
              : config.vocabulary;
 }
+
+// Fills up lists of most probable ids.
+constexpr TokenLogprob kNoLogprob{.id = -1, .logprob = 0};
 
 // FNV-1a over 64-bit words.
 class Digest {
@@ -159,7 +163,8 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const Model
     RETURN_IF_ERROR(
         CheckHostMemory({.weights = plan.weight_bytes(),
                          .kv = KvBytes(options, plan),
-                         .workspace = Qwen2::WorkspaceBytes(config, plan, model_options)}));
+                         .workspace = Qwen2::WorkspaceBytes(config, plan, model_options) +
+                                      WorkerChooser::WorkspaceBytes(plan)}));
   }
   const WorkerLimits limits = {.slots = options.max_running,
                                .positions = options.max_model_len,
@@ -169,7 +174,7 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const Model
   ASSIGN_OR_RETURN(WorkerBatch batch,
                    WorkerBatch::Create(options.max_batch_tokens, options.max_running,
                                        limits.blocks_per_sequence(), *device));
-  ASSIGN_OR_RETURN(WorkerChooser chooser, WorkerChooser::Create(ValidIds(config, options),
+  ASSIGN_OR_RETURN(WorkerChooser chooser, WorkerChooser::Create(plan, ValidIds(config, options),
                                                                 options.max_batch_tokens, *device));
   ASSIGN_OR_RETURN(KvCache kv, KvCache::Create(plan, options.kv_blocks, options.block_size,
                                                options.dtype, *device));
@@ -255,14 +260,16 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
     LogitRow wanted;
     wanted.row = static_cast<int32_t>(first_row + i);
     wanted.target = rows.score_targets.empty() ? -1 : std::max(rows.score_targets[i], -1);
+    wanted.score_top = wanted.target < 0 ? 0 : static_cast<int32_t>(rows.score_top);
     wanted.sample = rows.sample && i + 1 == rows.tokens.size();
     wanted.sequence = sequence;
     wanted.row_of_rows = i;
     if (wanted.sample) {
       wanted.sampling = slots_.NextSamplingRow(rows.slot);
+      wanted.view = slots_.View(rows.slot);
     }
     if (wanted.sample || wanted.target >= 0) {
-      parts_.chooser.rows().push_back(wanted);
+      parts_.chooser.rows().push_back(std::move(wanted));
     }
   }
   return absl::OkStatus();
@@ -285,13 +292,26 @@ StepResult Worker::State::Report(const StepPlan& plan) {
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     results[i].slot = plan.rows[i].slot;
     results[i].logprobs.resize(plan.rows[i].score_targets.size());
+    results[i].score_top.resize(plan.rows[i].score_targets.size() * plan.rows[i].score_top,
+                                kNoLogprob);
   }
   for (const LogitRow& row : parts_.chooser.rows()) {
     SequenceResult& result = results[row.sequence];
     if (row.target >= 0) {
       result.logprobs[row.row_of_rows] = row.logprob;
+      const size_t wanted = plan.rows[row.sequence].score_top;
+      std::copy_n(row.top.begin(), std::min(wanted, row.top.size()),
+                  result.score_top.begin() + static_cast<std::ptrdiff_t>(row.row_of_rows * wanted));
     }
     if (row.sample) {
+      if (row.token_top() >= 0) {
+        const size_t wanted = static_cast<size_t>(row.token_top());
+        result.token_logprobs.push_back(row.token_logprob);
+        result.token_top.assign(
+            row.top.begin(),
+            row.top.begin() + static_cast<std::ptrdiff_t>(std::min(wanted, row.top.size())));
+        result.token_top.resize(wanted, kNoLogprob);
+      }
       result.tokens.push_back(row.token);
       slots_.RecordSample(result.slot, plan.step, row.token);
     }

@@ -1,5 +1,7 @@
 #include "runtime/worker_slots.h"
 
+#include <algorithm>
+
 namespace cohort {
 
 WorkerSlots::WorkerSlots(const WorkerLimits& limits)
@@ -21,13 +23,40 @@ absl::Status WorkerSlots::CheckSlot(uint32_t slot) const {
                                                                  " of ", slots_.size()));
 }
 
-absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
+absl::Status WorkerSlots::CheckAdmission(const AdmitSequence& admit) const {
   RETURN_IF_ERROR(CheckSlot(admit.slot));
+  const auto error = [&](auto... parts) {
+    return absl::InternalError(absl::StrCat("the plan admits to slot ", admit.slot, " ", parts...));
+  };
+  if (const absl::Status status = Validate(admit.sampling); !status.ok()) {
+    return error("a sequence that no request can ask for: ", status.message());
+  }
+  if (admit.first_position >= static_cast<uint64_t>(limits_.positions) ||
+      admit.first_position % static_cast<uint64_t>(limits_.block_size) != 0) {
+    return error("a sequence that begins at position ", admit.first_position, " of ",
+                 limits_.positions, " with blocks of ", limits_.block_size);
+  }
+  const size_t history = admit.sampling.NeedsHistory() ? admit.first_position : 0;
+  if (admit.history.size() != history) {
+    return error(admit.history.size(), " ids of history where ", history, " were expected");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
+  RETURN_IF_ERROR(CheckAdmission(admit));
   Slot& slot = slots_[admit.slot];
   slot.is_live = true;
   slot.sequence_index = admit.sequence_index;
   slot.sampling = admit.sampling;
-  slot.length = 0;
+  slot.length = static_cast<int64_t>(admit.first_position);
+  slot.prompt_tokens = admit.prompt_tokens;
+  slot.min_tokens = admit.min_tokens;
+  slot.held_back_ids = admit.held_back_ids;
+  if (admit.sampling.NeedsHistory()) {
+    slot.ids.reserve(static_cast<size_t>(limits_.positions));  // no step allocates
+  }
+  slot.ids.assign(admit.history.begin(), admit.history.end());
   slot.blocks.clear();
   slot.samples.fill({});
   slot.sample_count = 0;
@@ -68,6 +97,9 @@ absl::Status WorkerSlots::CheckRows(const SequenceRows& rows) const {
       return error("scores id ", target, " of ", limits_.vocabulary);
     }
   }
+  if (rows.score_top > static_cast<uint32_t>(kMaxLogprobs)) {
+    return error("asks for the ", rows.score_top, " most probable ids of at most ", kMaxLogprobs);
+  }
   return absl::OkStatus();
 }
 
@@ -96,6 +128,9 @@ absl::Status WorkerSlots::Extend(const SequenceRows& rows, std::vector<int32_t>&
   for (const TokenSource& source : rows.tokens) {
     ASSIGN_OR_RETURN(const int32_t id, Resolve(slot, source));
     ids.push_back(id);
+    if (slot.sampling.NeedsHistory()) {
+      slot.ids.push_back(id);
+    }
   }
   slot.blocks.insert(slot.blocks.end(), rows.appended_blocks.begin(), rows.appended_blocks.end());
   slot.length += static_cast<int64_t>(rows.tokens.size());
@@ -119,10 +154,24 @@ SamplingRow WorkerSlots::NextSamplingRow(uint32_t slot) const {
   row.temperature = live.sampling.temperature;
   row.top_p = live.sampling.top_p;
   row.top_k = live.sampling.top_k;
+  row.min_p = live.sampling.min_p;
   row.seed = live.sampling.seed;
   row.sequence_index = live.sequence_index;
   row.position = static_cast<uint64_t>(live.length);
   return row;
+}
+
+SequenceView WorkerSlots::View(uint32_t slot) const {
+  const Slot& live = slots_[slot];
+  SequenceView view;
+  view.sampling = &live.sampling;
+  view.ids = live.ids;
+  view.prompt_tokens = static_cast<size_t>(live.prompt_tokens);
+  const uint64_t length = static_cast<uint64_t>(live.length);
+  if (length - std::min(length, live.prompt_tokens) < live.min_tokens) {
+    view.held_back_ids = live.held_back_ids;
+  }
+  return view;
 }
 
 }  // namespace cohort

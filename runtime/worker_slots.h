@@ -9,6 +9,7 @@
 
 #include "kernels/ops.h"
 #include "runtime/step_plan.h"
+#include "runtime/worker_edits.h"
 
 namespace cohort {
 
@@ -35,8 +36,12 @@ class WorkerSlots {
   absl::Status Release(uint32_t slot);
 
   const std::vector<int32_t>& blocks(uint32_t slot) const { return slots_[slot].blocks; }
-  // How the token after the slot's last position is chosen.
+  // How the token after the slot's last position is chosen, and what of the sequence that depends
+  // on.
   SamplingRow NextSamplingRow(uint32_t slot) const;
+  SequenceView View(uint32_t slot) const;
+  // sampling.logprobs of the sequence.
+  int32_t token_top(uint32_t slot) const { return slots_[slot].sampling.logprobs; }
 
  private:
   // Plans run ahead of their results by a step or two; what they can still name is kept.
@@ -49,13 +54,18 @@ class WorkerSlots {
     bool is_live = false;
     uint32_t sequence_index = 0;
     SamplingParameters sampling;
-    int64_t length = 0;           // positions planned so far
+    int64_t length = 0;  // positions planned so far
+    uint64_t prompt_tokens = 0;
+    uint64_t min_tokens = 0;
+    std::vector<int32_t> held_back_ids;
+    std::vector<int32_t> ids;     // [length] where sampling.NeedsHistory(), else empty
     std::vector<int32_t> blocks;  // the block table
     std::array<Sample, kKeptSamples> samples;
     size_t sample_count = 0;
   };
 
   absl::Status CheckSlot(uint32_t slot) const;
+  absl::Status CheckAdmission(const AdmitSequence& admit) const;
   absl::Status CheckRows(const SequenceRows& rows) const;
   absl::StatusOr<int32_t> Resolve(const Slot& slot, const TokenSource& source) const;
 
