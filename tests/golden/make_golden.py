@@ -124,7 +124,7 @@ def main():
         (folder / "golden.json").write_text(json.dumps(golden) + "\n", encoding="utf-8")
         print(name, "bf16 mean error", golden["bf16_mean_error"], "smallest margin",
               min(min(prompt["greedy"]["margins"]) for prompt in golden["prompts"]))
-    files = sorted(path for path in FOLDER.glob("*/*") if path.parent.name in CHECKPOINTS)
+    files = sorted(path for path in FOLDER.glob("*/*") if path.parent.name != "__pycache__")
     for path in files:
         path.chmod(0o644)
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(FOLDER)}\n" for path in files]

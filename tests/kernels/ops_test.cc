@@ -72,6 +72,21 @@ TEST_F(OpsDeathTest, SampleChecksItsParameters) {
   EXPECT_DEATH(ops().Sample(logits, {row}, 6, out), "temperature is -1");
 }
 
+TEST_F(OpsDeathTest, LocalSamplingChecksItsRequests) {
+  const TensorView logits = Make(DType::kF32, Shape{1, 6});
+  const VocabularySlice slice{.first_id = 0, .valid_ids = 6};
+  CandidateRequest request{.candidates = 129};
+  EXPECT_DEATH(ops().LocalCandidates(logits, {request}, slice, Make(DType::kI32, Shape{1, 999})),
+               "129 candidates");
+  request.candidates = 2;
+  EXPECT_DEATH(ops().LocalCandidates(logits, {request}, slice, Make(DType::kI32, Shape{1, 10})),
+               "LocalCandidates out");
+  const TensorView words = Make(DType::kI32, Shape{1, 2});
+  EXPECT_DEATH(ops().LocalMasses(logits, {MassRequest{.row = 1}}, slice, words), "row 1 of 1");
+  EXPECT_DEATH(ops().LocalPick(logits, {MassRequest{.temperature = 0}}, slice, words), "LocalPick");
+  EXPECT_DEATH(ops().EditLogits(logits, {LogitEdits{}}, 0, words), "EditLogits out");
+}
+
 TEST_F(OpsDeathTest, AttentionChecksHeads) {
   const TensorView queries = Make(DType::kF32, Shape{1, 16});
   EXPECT_DEATH(ops().PagedAttention(queries, {0, 1}, Batch(0, 0), Kv(8), 1, queries),

@@ -275,5 +275,37 @@ TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
   EXPECT_THAT(Arrived(), ElementsAre(logits.data, ids.data, out.data));
 }
 
+// The table has no entries for ranks' columns: rows come to the host and answers go back.
+TEST_F(PluginDeviceTest, LocalSamplingIsComputedOnTheHost) {
+  float logits[2][4] = {{1, 5, 2, 9}, {3, 1, 4, 1}};
+  const TensorView rows(logits, DType::kF32, {2, 3}, 4);  // the fourth column is not theirs
+  int32_t records[2][8] = {};
+  const LogitEdit bias{.id = 10, .bias = 4};
+  const CandidateRequest request{.edits = {.ids = {&bias, 1}}, .candidates = 1};
+  device_.ops().LocalCandidates(rows, {request, CandidateRequest{}},
+                                {.first_id = 10, .valid_ids = 13},
+                                TensorView(records, DType::kI32, {2, 8}));
+  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).id, 10 + 0);
+  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).logit, 5);
+  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).raw, 1);
+  EXPECT_EQ(CandidateRecord(records[1]).count(), 0);
+  EXPECT_EQ(logits[0][0], 1);
+  const MassRequest masses{.row = 1, .temperature = 1, .largest = 4, .lowest = 4, .wanted = 5};
+  int32_t words[2] = {};
+  const TensorView out(words, DType::kI32, {1, 2});
+  device_.ops().LocalMasses(rows, {masses}, {.first_id = 10, .valid_ids = 13}, out);
+  EXPECT_EQ(words[1], 1 << (44 - 32));
+  device_.ops().LocalPick(rows, {masses}, {.first_id = 10, .valid_ids = 13}, out);
+  EXPECT_EQ(words[0], 12);
+  float edited[3] = {};
+  device_.ops().EditLogits(rows.Rows(0, 1), {request.edits}, 10,
+                           TensorView(edited, DType::kF32, {1, 3}));
+  EXPECT_THAT(edited, ElementsAre(5, 5, 2));
+  int32_t token = 0;
+  device_.ops().Sample(rows.Rows(1, 1), {SamplingRow{.temperature = 1, .min_p = 1}}, 3,
+                       TensorView(&token, DType::kI32, {1}));
+  EXPECT_EQ(token, 2);
+}
+
 }  // namespace
 }  // namespace cohort

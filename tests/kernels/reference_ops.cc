@@ -210,6 +210,9 @@ Kept KeptIds(const std::vector<double>& logits, const SamplingRow& row) {
   while (count < order.size() && (count == 0 || row.top_p == 1 || mass < double{row.top_p})) {
     mass += sorted[count++];
   }
+  while (sorted[count - 1] < double{row.min_p} * sorted[0]) {
+    mass -= sorted[--count];
+  }
   order.resize(count);
   std::vector<double> probability(logits.size(), 0);
   for (size_t i = 0; i < count; ++i) {

@@ -35,7 +35,7 @@ HostTensor PagedAttention(const HostTensor& queries, const std::vector<int32_t>&
                           const Batch& batch, const Kv& kv, double scale);
 HostTensor SiluMultiply(const HostTensor& gate_up);
 HostTensor GatherRows(const HostTensor& x, const HostTensor& rows);
-// Ids that top-k and top-p keep, ascending, with their probabilities.
+// Ids that top-k, top-p and min-p keep, ascending, with their probabilities.
 struct Kept {
   std::vector<int32_t> ids;
   std::vector<double> probabilities;

@@ -56,6 +56,12 @@ SamplingRow Row(float temperature, float top_p, int32_t top_k) {
   return row;
 }
 
+SamplingRow MinPRow(float temperature, float top_p, int32_t top_k, float min_p) {
+  SamplingRow row = Row(temperature, top_p, top_k);
+  row.min_p = min_p;
+  return row;
+}
+
 TEST(Sample, GreedyTakesTheFirstOfTheLargest) {
   OnEachDevice([](Device& device) {
     const std::vector<SamplingRow> greedy(3, Row(0, 1, 0));
@@ -96,7 +102,8 @@ TEST(Sample, MatchesTheReference) {
       for (const int64_t vocabulary : {1, 2, 17, 300, 3001}) {
         for (const SamplingRow& settings :
              {Row(0, 1, 0), Row(1, 1, 0), Row(0.7f, 1, 5), Row(1.5f, 0.9f, 0), Row(3, 0.8f, 20),
-              Row(0.01f, 0.99f, 400), Row(5, 0.999f, 1)}) {
+              Row(0.01f, 0.99f, 400), Row(5, 0.999f, 1), MinPRow(1.5f, 1, 0, 0.01f),
+              MinPRow(2, 0.9f, 30, 0.1f)}) {
           const HostTensor logits = RandomNormal(random, DType::kF32, Shape{4, vocabulary}, 3);
           std::vector<SamplingRow> rows(4, settings);
           std::vector<int32_t> expected;
@@ -142,6 +149,21 @@ TEST(Sample, TopPKeepsTheShortestPrefixThatReachesIt) {
   });
 }
 
+TEST(Sample, MinPDropsWhatIsRareBesideTheLikeliest) {
+  const std::vector<double> logits{std::log(1 / 16.0), std::log(0.5), std::log(0.125),
+                                   std::log(0.25)};
+  OnEachDevice([&](Device& device) {
+    const auto kept = [&](float min_p) {
+      const std::vector<int32_t> ids = Draw(device, logits, MinPRow(1, 1, 0, min_p), 400);
+      return std::set<int32_t>(ids.begin(), ids.end());
+    };
+    EXPECT_EQ(kept(0.1f), (std::set<int32_t>{0, 1, 2, 3}));
+    EXPECT_EQ(kept(0.2f), (std::set<int32_t>{1, 2, 3}));
+    EXPECT_EQ(kept(0.3f), (std::set<int32_t>{1, 3}));
+    EXPECT_EQ(kept(1), (std::set<int32_t>{1}));
+  });
+}
+
 // top-p counts within what top-k left: of 1/2, 1/4, 1/8 the first has 4/7 of the mass.
 TEST(Sample, TopPWorksOnWhatTopKLeft) {
   const std::vector<double> logits{std::log(0.125), std::log(0.5), std::log(0.125), std::log(0.25)};
@@ -158,7 +180,8 @@ TEST(Sample, FollowsTheDistribution) {
   std::mt19937_64 random(9);
   const std::vector<double> logits = RandomNormal(random, DType::kF32, Shape{1, 24}, 1.5).values;
   OnEachDevice([&](Device& device) {
-    for (const SamplingRow& row : {Row(1, 1, 0), Row(2, 1, 10), Row(2, 0.8f, 0)}) {
+    for (const SamplingRow& row : {Row(1, 1, 0), Row(2, 1, 10), Row(2, 0.8f, 0),
+                                   MinPRow(2, 1, 0, 0.05f), MinPRow(2, 0.95f, 20, 0.02f)}) {
       const reference::Kept kept = reference::KeptIds(logits, row);
       std::vector<double> counts(logits.size(), 0);
       for (const int32_t id : Draw(device, logits, row, kDraws)) {

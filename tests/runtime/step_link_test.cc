@@ -54,7 +54,8 @@ StepResult GoodResult() {
 }
 
 // Sends the plan to ranks that give these answers and returns what the executor makes of them.
-absl::StatusOr<StepResult> ReceiveOf(std::vector<absl::StatusOr<std::string>> answers) {
+absl::StatusOr<StepResult> ReceiveOf(std::vector<absl::StatusOr<std::string>> answers,
+                                     const StepPlan& plan = PlanWithOneSample()) {
   std::vector<std::unique_ptr<StepLink>> links;
   for (size_t rank = 0; rank < answers.size(); ++rank) {
     links.push_back(std::make_unique<WrittenLink>(
@@ -62,7 +63,7 @@ absl::StatusOr<StepResult> ReceiveOf(std::vector<absl::StatusOr<std::string>> an
         std::deque<absl::StatusOr<std::string>>{std::move(answers[rank])}));
   }
   Executor executor(4, std::move(links), absl::Seconds(10));
-  EXPECT_TRUE(executor.Send(PlanWithOneSample()).ok());
+  EXPECT_TRUE(executor.Send(plan).ok());
   return executor.Receive();
 }
 
@@ -120,6 +121,31 @@ TEST(Executor, RefusesAnswersThatDoNotHoldWhatWasAsked) {
   result.sequences.clear();
   ExpectFailure(ReceiveOf({Encode(result)}), absl::StatusCode::kInternal,
                 {"0 sequences answered, 1 asked"});
+}
+
+TEST(Executor, ChecksThatEveryLogprobAskedForCame) {
+  StepPlan plan = PlanWithOneSample();
+  plan.admits = {{.slot = 2, .sampling = {.logprobs = 2}}};
+  plan.rows[0].score_targets = {3};
+  plan.rows[0].score_top = 1;
+  StepResult good = GoodResult();
+  SequenceResult& answer = good.sequences[0];
+  answer.token_logprobs = {-1};
+  answer.token_top.resize(2);
+  answer.logprobs = {-2};
+  answer.score_top.resize(1);
+  EXPECT_TRUE(ReceiveOf({Encode(good)}, plan).ok());
+  ExpectFailure(ReceiveOf({Encode(good)}), absl::StatusCode::kInternal, {"asked slot 2"});
+  const auto expect_refused = [&](auto change) {
+    StepResult bad = good;
+    change(bad.sequences[0]);
+    ExpectFailure(ReceiveOf({Encode(bad)}, plan), absl::StatusCode::kInternal,
+                  {"with 2 most probable ids", "slot 2 answered 1 tokens"});
+  };
+  expect_refused([](SequenceResult& r) { r.token_logprobs.clear(); });
+  expect_refused([](SequenceResult& r) { r.token_top.pop_back(); });
+  expect_refused([](SequenceResult& r) { r.logprobs.push_back(0); });
+  expect_refused([](SequenceResult& r) { r.score_top.clear(); });
 }
 
 TEST(Executor, ASendThatFailsNamesItsRank) {

@@ -50,14 +50,13 @@ absl::StatusOr<StepResult> WorkerRanks::Run(const StepPlan& plan) {
   return *std::move(results[0]);
 }
 
-StepPlan WorkerRanks::NextPlan(int64_t first_position, int64_t rows,
-                               const SamplingParameters& sampling) {
+StepPlan WorkerRanks::NextPlan(int64_t first_position, int64_t rows, const AdmitSequence& admit) {
   StepPlan plan;
   plan.epoch = epoch_;
   plan.step = ++last_step_;
   plan.rows.emplace_back();
   if (first_position == 0) {
-    plan.admits.push_back({.slot = 0, .sequence_index = 0, .sampling = sampling});
+    plan.admits.push_back(admit);
     blocks_used_ = 0;
   }
   plan.rows[0].first_position = static_cast<uint64_t>(first_position);
@@ -93,11 +92,22 @@ std::vector<float> WorkerRanks::Score(const std::vector<int32_t>& ids, int64_t c
 
 std::vector<int32_t> WorkerRanks::Generate(const std::vector<int32_t>& prompt, int64_t count,
                                            int64_t chunk, const SamplingParameters& sampling) {
-  const int64_t length = static_cast<int64_t>(prompt.size());
   std::vector<int32_t> tokens;
-  for (int64_t begin = 0; static_cast<int64_t>(tokens.size()) < count;) {
+  for (const SequenceResult& result : Results(prompt, count, chunk, {.sampling = sampling})) {
+    tokens.push_back(result.tokens.at(0));
+  }
+  return tokens;
+}
+
+std::vector<SequenceResult> WorkerRanks::Results(const std::vector<int32_t>& prompt, int64_t count,
+                                                 int64_t chunk, AdmitSequence admit) {
+  const int64_t length = static_cast<int64_t>(prompt.size());
+  admit.slot = 0;
+  admit.prompt_tokens = prompt.size();
+  std::vector<SequenceResult> results;
+  for (int64_t begin = 0; static_cast<int64_t>(results.size()) < count;) {
     const int64_t rows = begin < length ? std::min(chunk, length - begin) : 1;
-    StepPlan plan = NextPlan(begin, rows, sampling);
+    StepPlan plan = NextPlan(begin, rows, admit);
     for (int64_t i = begin; i < begin + rows; ++i) {
       if (i < length) {
         plan.rows[0].tokens.push_back({.id = prompt[static_cast<size_t>(i)]});
@@ -107,16 +117,16 @@ std::vector<int32_t> WorkerRanks::Generate(const std::vector<int32_t>& prompt, i
     }
     begin += rows;
     plan.rows[0].sample = begin >= length;
-    const auto result = Run(plan);
+    auto result = Run(plan);
     EXPECT_TRUE(result.ok()) << result.status();
     if (!result.ok()) {
       return {};
     }
     if (plan.rows[0].sample) {
-      tokens.push_back(result->sequences.at(0).tokens.at(0));
+      results.push_back(std::move(result->sequences.at(0)));
     }
   }
-  return tokens;
+  return results;
 }
 
 }  // namespace cohort

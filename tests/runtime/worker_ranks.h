@@ -27,11 +27,15 @@ class WorkerRanks {
   // `count` tokens after the prompt. The next token is named by the step that sampled it.
   std::vector<int32_t> Generate(const std::vector<int32_t>& prompt, int64_t count, int64_t chunk,
                                 const SamplingParameters& sampling);
+  // The same with everything that an admission can say (its slot and prompt_tokens are set), and
+  // with the whole results of the steps that sampled.
+  std::vector<SequenceResult> Results(const std::vector<int32_t>& prompt, int64_t count,
+                                      int64_t chunk, AdmitSequence admit);
 
  private:
   explicit WorkerRanks(const WorkerOptions& options) : options_(options) {}
-  // A plan for slot 0 that follows the last one; it begins with an admission at position 0.
-  StepPlan NextPlan(int64_t first_position, int64_t rows, const SamplingParameters& sampling);
+  // A plan for slot 0 that follows the last one; it begins with `admit` at position 0.
+  StepPlan NextPlan(int64_t first_position, int64_t rows, const AdmitSequence& admit);
 
   WorkerOptions options_;
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -157,7 +157,10 @@ TEST(Worker, MarksLogitsThatAreNotNumbers) {
   options.dummy_weights = false;
   options.model_dir = directory.path();
   // The second token follows the first, whatever that was.
-  EXPECT_EQ(MakeRanks(options)->Generate({1, 2}, 2, 24, {}), (std::vector<int32_t>{-1, -1}));
+  for (const SamplingParameters& sampling : {SamplingParameters{}, kWarm}) {
+    EXPECT_EQ(MakeRanks(options)->Generate({1, 2}, 2, 24, sampling),
+              (std::vector<int32_t>{kNotANumber, kNotANumber}));
+  }
 }
 
 TEST(Worker, RefusesAnotherEpochAndAGapInTheSteps) {
@@ -211,6 +214,7 @@ TEST(Worker, RefusesPlansThatContradictWhatItHolds) {
        [](StepPlan& plan) {
          plan.rows[0].score_targets = {1, 50};
        }},
+      {"21 most probable", [](StepPlan& plan) { plan.rows[0].score_top = 21; }},
       {"25 rows", [](StepPlan& plan) { plan.rows[0].tokens.resize(25); }},
       {"slot 9", [](StepPlan& plan) { plan.releases = {9}; }},
   };
