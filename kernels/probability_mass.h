@@ -13,7 +13,7 @@ namespace cohort {
 inline constexpr uint64_t kMassOfLargest = uint64_t{1} << 44;
 
 // Each mass lies within this fraction of the true one, beside the rounding to an integer.
-inline constexpr double kMassError = 0x1p-42;
+inline constexpr double kMassError = 0x1p-36;
 
 class MassScale {
  public:

@@ -73,6 +73,20 @@ TEST(ProbabilityMass, SumsAndPicksAgreeWithTheMasses) {
   }
 }
 
+// One number for every machine, with AVX2 or without: tokens must not depend on it.
+TEST(ProbabilityMass, HasTheSameBitsEverywhere) {
+  std::mt19937 random(1);
+  std::vector<float> logits(20000);
+  for (float& logit : logits) {
+    logit = -static_cast<float>(random()) * 0x1p-27f;
+  }
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const uint64_t mass : Masses(MassScale(0, 0.9f, -kInfinity), logits)) {
+    hash = (hash ^ mass) * 0x100000001b3u;
+  }
+  EXPECT_EQ(hash, 0xb02875de2efcb6dau);
+}
+
 TEST(ProbabilityMass, APartIsRoundedDown) {
   EXPECT_EQ(PartOfMass(uint64_t{1} << 63, 0xffffff), 0xffffffu * (uint64_t{1} << 39));
   EXPECT_EQ(PartOfMass(3, 0xffffff), 2u);
