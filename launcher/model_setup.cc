@@ -229,6 +229,9 @@ SchedulerOptions MakeSchedulerOptions(const ServeOptions& options, const ModelSe
   scheduler.max_batch_tokens = options.max_batch_tokens;
   scheduler.max_model_len = setup.max_model_len;
   scheduler.max_waiting = options.max_waiting;
+  scheduler.max_waiting_tokens = options.max_waiting_tokens;
+  scheduler.max_prefill_tokens = options.max_prefill_tokens;
+  scheduler.prefix_caching = options.prefix_caching;
   scheduler.eos_token_ids = setup.config.eos_token_ids;
   return scheduler;
 }

@@ -69,12 +69,20 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
           "Sequences in progress at a time (default: 256)");
   AddFlag(app, "--max-waiting", IntegerInto(options.max_waiting, 1, kMany), "N",
           "Requests in the queue before more are refused (default: 1024)");
+  AddFlag(app, "--max-waiting-tokens", IntegerInto(options.max_waiting_tokens, 1, int64_t{1} << 40),
+          "N", "Tokens in the queue before more are refused (default: 4194304)");
   AddFlag(app, "--max-batch-tokens", IntegerInto(options.max_batch_tokens, 1, kMany), "N",
           "Tokens computed in one step (default: 512)");
+  AddFlag(app, "--max-prefill-tokens", IntegerInto(options.max_prefill_tokens, 1, kMany), "N",
+          "Prompt tokens of a step that also continues answers; fewer keep the pauses between "
+          "their tokens shorter (default: 256)");
   AddFlag(app, "--kv-memory", Into(options.kv_memory_bytes, ParseByteSize), "SIZE",
           "KV memory of each rank: 512MiB, 2GB, plain bytes (default: 512MiB)");
   AddFlag(app, "--block-size", IntegerInto(options.block_size, 1, 4096), "N",
           "Tokens of one KV block (default: 16)");
+  app.add_flag_callback(
+      "--no-prefix-cache", [&options] { options.prefix_caching = false; },
+      "Compute every prompt from its first token, also where it begins like an earlier one");
   app.add_flag_callback(
       "--no-mask-padding", [&options] { options.mask_padding = false; },
       "Let ids without a token (vocabulary padding) be chosen, as transformers does");

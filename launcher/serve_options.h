@@ -20,12 +20,15 @@ struct ServeOptions {
   int64_t max_model_len = 0;  // tokens; 0: what the model and the KV memory allow
   int64_t max_running = 256;
   int64_t max_waiting = 1024;
+  int64_t max_waiting_tokens = int64_t{1} << 22;
   int64_t max_batch_tokens = 512;
+  int64_t max_prefill_tokens = 256;              // of a step that also decodes
   int64_t kv_memory_bytes = int64_t{512} << 20;  // per rank
   int64_t block_size = 16;                       // tokens
   bool dummy_weights = false;
   bool strict = false;
   bool mask_padding = true;
+  bool prefix_caching = true;
   bool reflection = true;
   std::string served_model_name;  // empty: the directory's name
   absl::Duration drain_timeout = absl::Seconds(30);

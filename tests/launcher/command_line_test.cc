@@ -89,6 +89,19 @@ TEST(CommandLine, ServeTakesEveryFlag) {
   EXPECT_EQ(serve.step_timeout, absl::Seconds(9));
 }
 
+TEST(CommandLine, QueuePrefillAndPrefixCacheHaveFlags) {
+  ServeOptions serve = Parse({"serve", "dir"}).serve;
+  EXPECT_EQ(serve.max_waiting_tokens, int64_t{1} << 22);
+  EXPECT_EQ(serve.max_prefill_tokens, 256);
+  EXPECT_TRUE(serve.prefix_caching);
+  serve = Parse({"serve", "dir", "--max-waiting-tokens", "9", "--max-prefill-tokens", "8",
+                 "--no-prefix-cache"})
+              .serve;
+  EXPECT_EQ(serve.max_waiting_tokens, 9);
+  EXPECT_EQ(serve.max_prefill_tokens, 8);
+  EXPECT_FALSE(serve.prefix_caching);
+}
+
 TEST(CommandLine, BadValuesAreUsageErrorsThatNameFlagValueAndRange) {
   struct Case {
     std::vector<const char*> arguments;

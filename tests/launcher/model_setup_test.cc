@@ -97,7 +97,11 @@ TEST_F(SetUpModelTest, DummyWeightsNeedOnlyAConfig) {
   EXPECT_EQ(configuration.kv_blocks(), setup->kv_blocks);
   EXPECT_EQ(configuration.dtype(), "fp32");
   EXPECT_THAT(configuration.eos_token_ids(), ::testing::ElementsAre(256));
-  EXPECT_EQ(MakeSchedulerOptions(options_, *setup).max_waiting, 1024);
+  const SchedulerOptions scheduler = MakeSchedulerOptions(options_, *setup);
+  EXPECT_EQ(scheduler.max_waiting, 1024);
+  EXPECT_EQ(scheduler.max_waiting_tokens, int64_t{1} << 22);
+  EXPECT_EQ(scheduler.max_prefill_tokens, 256);
+  EXPECT_TRUE(scheduler.prefix_caching);
 }
 
 TEST_F(SetUpModelTest, FlagsGoBeforeTheCheckpoint) {

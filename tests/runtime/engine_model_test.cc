@@ -38,6 +38,8 @@ struct GroupShape {
   int tp = 1;
   int64_t max_batch_tokens = 64;
   int64_t max_running = 8;
+  int64_t kv_blocks = 80;
+  bool prefix_caching = true;
 };
 
 struct Outcome {
@@ -54,7 +56,7 @@ std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
   options.token_ids = config->vocabulary;
   options.dtype = DType::kF32;
   options.parallelism.tp = shape.tp;
-  options.kv_blocks = 80;
+  options.kv_blocks = shape.kv_blocks;
   options.block_size = 4;
   options.max_batch_tokens = shape.max_batch_tokens;
   options.max_running = shape.max_running;
@@ -84,6 +86,27 @@ std::vector<Request> Requests() {
   return requests;
 }
 
+// Prompts that begin alike, over one to five whole blocks; some with choices that need the history.
+std::vector<Request> RequestsThatBeginAlike() {
+  std::vector<Request> requests;
+  for (int32_t i = 0; i < 10; ++i) {
+    Request request;
+    for (int32_t position = 0; position < 6 + i % 5 * 4; ++position) {
+      request.prompt.push_back(position * 17 % 101);
+    }
+    request.prompt.back() = i;
+    request.stopping.max_tokens = 14;
+    request.stopping.ignore_eos = true;
+    request.sampling.repetition_penalty = i % 2 == 0 ? 1 : 1.5f;
+    if (i % 3 == 1) {
+      request.sampling.temperature = 0.8f;
+      request.sampling.seed = static_cast<uint64_t>(i);
+    }
+    requests.push_back(request);
+  }
+  return requests;
+}
+
 Outcome OutcomeOf(RecordingSink& sink) {
   const Finish finish = sink.WaitForFinish();
   EXPECT_TRUE(finish.status.ok()) << finish.status;
@@ -91,9 +114,9 @@ Outcome OutcomeOf(RecordingSink& sink) {
 }
 
 // All requests at once, or each after the one before.
-std::vector<Outcome> RunAll(Engine& engine, bool together) {
+std::vector<Outcome> RunAll(Engine& engine, const std::vector<Request>& requests, bool together) {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (const Request& request : Requests()) {
+  for (const Request& request : requests) {
     sinks.push_back(std::make_shared<RecordingSink>());
     const auto id = engine.Submit(request, sinks.back());
     EXPECT_TRUE(id.ok()) << id.status();
@@ -116,7 +139,7 @@ std::vector<Outcome> RunOn(const GroupShape& shape, bool together) {
   Engine engine(group->scheduler_options(),
                 [](uint64_t, absl::Status status) { ADD_FAILURE() << status; });
   engine.GroupReady(group->Join(1, absl::Seconds(60)));
-  return RunAll(engine, together);
+  return RunAll(engine, Requests(), together);
 }
 
 // Equal tokens; log-probabilities equal up to `tolerance` of the largest.
@@ -163,6 +186,24 @@ TEST(EngineModel, OutcomesDoNotDependOnTheTensorParallelDegree) {
   }
 }
 
+TEST(EngineModel, PrefixesThatAreFoundAndBlocksThatRunOutChangeNoToken) {
+  std::vector<std::vector<Outcome>> outcomes;
+  for (const GroupShape& shape : {GroupShape{.max_running = 1, .prefix_caching = false},
+                                  GroupShape{.tp = 2, .kv_blocks = 22}}) {
+    const std::unique_ptr<InProcessGroup> group = MakeGroup(shape);
+    ASSERT_NE(group, nullptr);
+    SchedulerOptions options = group->scheduler_options();
+    options.prefix_caching = shape.prefix_caching;
+    Engine engine(options, [](uint64_t, absl::Status status) { ADD_FAILURE() << status; });
+    engine.GroupReady(group->Join(1, absl::Seconds(60)));
+    outcomes.push_back(RunAll(engine, RequestsThatBeginAlike(), /*together=*/true));
+    EXPECT_EQ(engine.load().prefix_hit_tokens > 0, shape.prefix_caching);
+    EXPECT_EQ(engine.load().preemptions > 0, shape.prefix_caching) << "22 blocks of 4 are few";
+    EXPECT_EQ(engine.load().kv_blocks_used, 0);
+  }
+  ExpectSame(outcomes[0], outcomes[1], 0);
+}
+
 TEST(EngineModel, RanksServeTheNextEpochWithTheSameTokens) {
   const std::vector<Outcome> expected = RunOn({.tp = 2}, /*together=*/true);
   const std::unique_ptr<InProcessGroup> group = MakeGroup({.tp = 2});
@@ -180,7 +221,7 @@ TEST(EngineModel, RanksServeTheNextEpochWithTheSameTokens) {
   const Finish finish = sink->WaitForFinish();
   EXPECT_TRUE(finish.reason == FinishReason::kError || finish.reason == FinishReason::kLength);
   engine.GroupReady(group->Join(2, absl::Seconds(60)));
-  ExpectSame(expected, RunAll(engine, /*together=*/true), 0);
+  ExpectSame(expected, RunAll(engine, Requests(), /*together=*/true), 0);
 }
 
 }  // namespace
