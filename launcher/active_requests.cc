@@ -6,27 +6,58 @@
 
 namespace cohort {
 
-absl::Status ActiveRequest::Submit(Request request, std::shared_ptr<RequestSink> sink) {
-  const absl::StatusOr<RequestId> id = engine_.Submit(std::move(request), std::move(sink));
-  if (!id.ok()) return id.status();
-  bool cancelled = false;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    id_ = *id;
-    cancelled = cancelled_;
+namespace {
+
+// Passes on what the engine says of one sequence.
+class SequenceSink final : public RequestSink {
+ public:
+  SequenceSink(std::shared_ptr<SequenceReceiver> receiver, uint32_t index)
+      : receiver_(std::move(receiver)), index_(index) {}
+
+  SinkAnswer OnTokens(const GeneratedTokens& tokens) override {
+    return receiver_->OnTokens(index_, tokens);
   }
-  if (cancelled) engine_.Cancel(*id);
+  void OnFinish(const Finish& finish) override { receiver_->OnFinish(index_, finish); }
+
+ private:
+  const std::shared_ptr<SequenceReceiver> receiver_;
+  const uint32_t index_;
+};
+
+}  // namespace
+
+absl::Status ActiveRequest::Submit(const Request& request, uint32_t sequences,
+                                   const std::shared_ptr<SequenceReceiver>& receiver) {
+  for (uint32_t index = 0; index < sequences; ++index) {
+    Request sequence = request;
+    sequence.sequence_index = index;
+    if (index > 0) sequence.prompt_logprobs = -1;  // they are those of the first
+    const absl::StatusOr<RequestId> id =
+        engine_.Submit(std::move(sequence), std::make_shared<SequenceSink>(receiver, index));
+    if (!id.ok()) {
+      Cancel();
+      return id.status();
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ids_.push_back(*id);
+    if (paused_) engine_.Pause(*id);
+    if (cancelled_) engine_.Cancel(*id);
+  }
   return absl::OkStatus();
 }
 
 void ActiveRequest::Cancel() {
-  std::optional<RequestId> id;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    cancelled_ = true;
-    id = id_;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  cancelled_ = true;
+  for (const RequestId id : ids_) engine_.Cancel(id);
+}
+
+void ActiveRequest::SetPaused(bool paused) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  paused_ = paused;
+  for (const RequestId id : ids_) {
+    paused ? engine_.Pause(id) : engine_.Resume(id);
   }
-  if (id.has_value()) engine_.Cancel(*id);
 }
 
 absl::StatusOr<std::shared_ptr<ActiveRequest>> ActiveRequests::Reserve(

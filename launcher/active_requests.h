@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,20 +13,35 @@
 
 namespace cohort {
 
-// One request on its way into, through and out of the engine. Owned by its call and, while it is
-// unfinished, by ActiveRequests.
+// Hears what becomes of the sequences of one request, each as RequestSink does.
+class SequenceReceiver {
+ public:
+  virtual ~SequenceReceiver() = default;
+  virtual SinkAnswer OnTokens(uint32_t index, const GeneratedTokens& tokens) = 0;
+  virtual void OnFinish(uint32_t index, const Finish& finish) = 0;
+};
+
+// One request, of one or more sequences, on its way into, through and out of the engine. Owned by
+// its call and, while it is unfinished, by ActiveRequests.
 class ActiveRequest {
  public:
   explicit ActiveRequest(Engine& engine) : engine_(engine) {}
-  absl::Status Submit(Request request, std::shared_ptr<RequestSink> sink);
-  // At any time, also before Submit has returned. Idempotent.
+
+  // All sequences or none: when one is refused, those before it are cancelled, and the receiver
+  // must do nothing of what it still hears of them.
+  absl::Status Submit(const Request& request, uint32_t sequences,
+                      const std::shared_ptr<SequenceReceiver>& receiver);
+
+  // At any time, also before Submit has returned, and from a receiver. Idempotent.
   void Cancel();
+  void SetPaused(bool paused);
 
  private:
   Engine& engine_;
-  std::mutex mutex_;  // not held while the engine is called
-  std::optional<RequestId> id_;
+  std::mutex mutex_;  // held while the engine is told, so that the last word reaches it last
+  std::vector<RequestId> ids_;
   bool cancelled_ = false;
+  bool paused_ = false;
 };
 
 class ActiveRequests {
@@ -36,7 +50,7 @@ class ActiveRequests {
 
   // ALREADY_EXISTS while a request of this id is unfinished.
   absl::StatusOr<std::shared_ptr<ActiveRequest>> Reserve(const std::string& request_id);
-  // Once per Reserve: refused by the engine, or finished. May be called by a sink.
+  // Once per Reserve: refused by the engine, or finished. May be called by a receiver.
   void Release(const std::string& request_id);
 
   // Cancels those that are known and returns their ids.

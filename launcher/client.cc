@@ -5,11 +5,11 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "launcher/status_details.h"
 #include "runtime/json.h"
 #include "runtime/utf8.h"
 
@@ -69,12 +69,68 @@ absl::StatusOr<PromptInput> ReadPrompt(const PromptOptions& options) {
   return prompt;
 }
 
+uint32_t ToWire(int64_t value, StringView field, int64_t least, FieldViolations& violations) {
+  constexpr int64_t kMost = std::numeric_limits<uint32_t>::max();
+  if (value < 0 || value > kMost) {
+    violations.Add(field, absl::StrCat(value, " is outside ", least, " to ", kMost));
+    return 0;
+  }
+  return static_cast<uint32_t>(value);
+}
+
+v1::Sampling MakeSampling(const SamplingOptions& options, FieldViolations& violations) {
+  v1::Sampling sampling;
+  const auto set = [&sampling](const std::optional<double>& value, auto setter) {
+    if (value.has_value()) (sampling.*setter)(static_cast<float>(*value));
+  };
+  set(options.temperature, &v1::Sampling::set_temperature);
+  set(options.top_p, &v1::Sampling::set_top_p);
+  set(options.min_p, &v1::Sampling::set_min_p);
+  set(options.repetition_penalty, &v1::Sampling::set_repetition_penalty);
+  set(options.presence_penalty, &v1::Sampling::set_presence_penalty);
+  set(options.frequency_penalty, &v1::Sampling::set_frequency_penalty);
+  if (options.top_k) sampling.set_top_k(ToWire(*options.top_k, "sampling.top_k", 0, violations));
+  if (options.seed) sampling.set_seed(*options.seed);
+  if (options.n) sampling.set_n(ToWire(*options.n, "sampling.n", 1, violations));
+  for (const auto& [id, bias] : options.logit_bias) {
+    (*sampling.mutable_logit_bias())[id] = static_cast<float>(bias);
+  }
+  sampling.mutable_allowed_token_ids()->Assign(options.allowed_token_ids.begin(),
+                                               options.allowed_token_ids.end());
+  for (size_t i = 0; i < options.bad_words.size(); ++i) {
+    AddText(options.bad_words[i], absl::StrCat("sampling.bad_words[", i, "]"),
+            *sampling.mutable_bad_words(), violations);
+  }
+  return sampling;
+}
+
+void AddText(const std::string& text, StringView field,
+             google::protobuf::RepeatedPtrField<std::string>& texts, FieldViolations& violations) {
+  if (IsUtf8(text)) {
+    *texts.Add() = text;
+  } else {
+    violations.Add(field, absl::StrCat("not UTF-8 at byte ", Utf8Prefix(text)));
+  }
+}
+
 void PrintJson(const nlohmann::ordered_json& object) {
   using ErrorHandler = nlohmann::ordered_json::error_handler_t;
   const std::string text = object.dump(-1, ' ', false, ErrorHandler::replace);
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fputc('\n', stdout);
   std::fflush(stdout);
+}
+
+nlohmann::ordered_json ToJson(const v1::TokenLogprob& logprob) {
+  nlohmann::ordered_json top = nlohmann::ordered_json::array();
+  for (const v1::TopLogprob& candidate : logprob.top()) {
+    top.push_back(
+        {{"token_id", candidate.token_id()}, {"logprob", RoundTripFloat(candidate.logprob())}});
+  }
+  nlohmann::ordered_json json = {
+      {"token_id", logprob.token_id()}, {"logprob", nullptr}, {"top", std::move(top)}};
+  if (logprob.has_logprob()) json["logprob"] = RoundTripFloat(logprob.logprob());
+  return json;
 }
 
 double RoundTripFloat(float value) {

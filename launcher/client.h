@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "cohort/v1/generation.pb.h"
 #include "launcher/client_options.h"
+#include "launcher/status_details.h"
 
 namespace cohort {
 
@@ -41,11 +42,25 @@ void SetPrompt(PromptInput prompt, R& request) {
   if (prompt.chat.has_value()) *request.mutable_chat() = *std::move(prompt.chat);
 }
 
+// Numbers in the range of a uint32 go to the server as they are, so that its refusal names the
+// field; of the others, which the wire cannot carry, this one does. `least`: what is legal.
+uint32_t ToWire(int64_t value, StringView field, int64_t least, FieldViolations& violations);
+
+// Adds a text that is UTF-8.
+void AddText(const std::string& text, StringView field,
+             google::protobuf::RepeatedPtrField<std::string>& texts, FieldViolations& violations);
+
+// Sampling that was given; values that were not are left out.
+v1::Sampling MakeSampling(const SamplingOptions& options, FieldViolations& violations);
+
 // One line on standard output. Text that is not UTF-8 is replaced, never an error.
 void PrintJson(const nlohmann::ordered_json& object);
 
 // The number whose shortest decimal form has at most the 9 digits that identify a float.
 double RoundTripFloat(float value);
+
+// {"token_id":5,"logprob":-0.5,"top":[{"token_id":5,"logprob":-0.5}]}; null for none.
+nlohmann::ordered_json ToJson(const v1::TokenLogprob& logprob);
 
 // "1,2,3", as --token-ids takes them.
 template <class Ids>

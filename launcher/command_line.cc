@@ -4,6 +4,7 @@
 #include <iostream>
 #include <limits>
 
+#include "launcher/chat_command.h"
 #include "launcher/flags.h"
 #include "launcher/generate_command.h"
 #include "launcher/rank.h"
@@ -30,6 +31,7 @@ void AddCommands(CLI::App& app, CommandLine& line) {
                 line.serve);
   AddGenerateFlags(*add("generate", "Generate through a server", Command::kGenerate),
                    line.generate);
+  AddChatFlags(*add("chat", "Converse with a served model", Command::kChat), line.chat);
   AddScoreFlags(
       *add("score", "Log-probability of each token after the ones before it", Command::kScore),
       line.score);
@@ -96,6 +98,8 @@ int RunCommandLine(int argc, const char* const* argv) {
       return RunServe(line.serve);
     case Command::kGenerate:
       return RunGenerate(line.generate);
+    case Command::kChat:
+      return RunChat(line.chat);
     case Command::kScore:
       return RunScore(line.score);
     case Command::kTokenize:

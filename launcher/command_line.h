@@ -9,7 +9,7 @@
 
 namespace cohort {
 
-enum class Command { kNone, kServe, kGenerate, kScore, kTokenize, kStatus, kVersion, kRank };
+enum class Command { kNone, kServe, kGenerate, kChat, kScore, kTokenize, kStatus, kVersion, kRank };
 
 struct CommandLine {
   Command command = Command::kNone;  // kNone: print what is below and exit
@@ -19,6 +19,7 @@ struct CommandLine {
 
   ServeOptions serve;
   GenerateOptions generate;
+  ChatOptions chat;
   ScoreOptions score;
   TokenizeOptions tokenize;
   StatusOptions status;

@@ -62,6 +62,9 @@ grpc::ServerUnaryReactor* ControlService::GetModelInfo(grpc::CallbackServerConte
     response->add_eos_token_ids(static_cast<uint32_t>(id));
   }
   response->set_has_tokenizer(context_.tokenizer != nullptr);
+  if (context_.tokenizer != nullptr && context_.chat_template.ok()) {
+    response->set_chat_template(context_.chat_template->name);
+  }
   return Done(call);
 }
 

@@ -30,6 +30,11 @@ constexpr std::array<ByteUnit, 10> kByteUnits = {{{"", 1},
                                                   {"gib", 1024.0 * 1024 * 1024},
                                                   {"tib", 1024.0 * 1024 * 1024 * 1024}}};
 
+bool ParseTokenId(StringView text, uint32_t& id) {
+  const StringView digits = absl::StripAsciiWhitespace(text);
+  return !digits.empty() && absl::ascii_isdigit(digits[0]) && absl::SimpleAtoi(digits, &id);
+}
+
 }  // namespace
 
 std::string HostPort::ToString() const {
@@ -90,14 +95,30 @@ absl::StatusOr<HostPort> ParseHostPort(StringView text) {
 absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(StringView text) {
   std::vector<uint32_t> ids;
   for (const StringView part : absl::StrSplit(text, ',')) {
-    const StringView digits = absl::StripAsciiWhitespace(part);
     uint32_t id = 0;
-    if (digits.empty() || !absl::ascii_isdigit(digits[0]) || !absl::SimpleAtoi(digits, &id)) {
+    if (!ParseTokenId(part, id)) {
       return Illegal(part, "a token id (an integer from 0 to 4294967295); give ids as 1,2,3");
     }
     ids.push_back(id);
   }
   return ids;
+}
+
+absl::StatusOr<std::vector<std::pair<uint32_t, double>>> ParseLogitBias(StringView text) {
+  std::vector<std::pair<uint32_t, double>> biases;
+  for (const StringView part : absl::StrSplit(text, ',')) {
+    const std::pair<StringView, StringView> halves = absl::StrSplit(part, absl::MaxSplits(':', 1));
+    uint32_t id = 0;
+    double bias = 0;
+    if (!ParseTokenId(halves.first, id) || !absl::SimpleAtod(halves.second, &bias)) {
+      return Illegal(part, "a token id and a number; give biases as 1:0.5,2:-100");
+    }
+    for (const auto& [other, ignored] : biases) {
+      if (other == id) return Illegal(text, absl::StrCat("a bias per id: id ", id, " has two"));
+    }
+    biases.emplace_back(id, bias);
+  }
+  return biases;
 }
 
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -29,6 +30,9 @@ absl::StatusOr<HostPort> ParseHostPort(StringView text);
 
 // "1,2,3"; each from 0 to 4294967295, at least one.
 absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(StringView text);
+
+// "1:0.5,2:-100": distinct ids with a number each, at least one.
+absl::StatusOr<std::vector<std::pair<uint32_t, double>>> ParseLogitBias(StringView text);
 
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
 absl::StatusOr<uint64_t> ParseUnsigned(StringView text);

@@ -14,12 +14,18 @@
 
 namespace cohort {
 
+// What came back of one sequence.
+struct SequenceOutcome {
+  std::vector<uint32_t> token_ids;
+  std::string text;
+  std::vector<v1::TokenLogprob> logprobs;
+  std::optional<v1::Finished> finished;
+};
+
 // Everything that came back, also when the stream broke.
 struct GenerateOutcome {
   std::optional<v1::Accepted> accepted;
-  std::vector<uint32_t> token_ids;
-  std::string text;
-  std::optional<v1::Finished> finished;
+  std::vector<SequenceOutcome> sequences = std::vector<SequenceOutcome>(1);  // at least one
   grpc::Status status;
 };
 
@@ -28,7 +34,7 @@ absl::StatusOr<v1::GenerateRequest> MakeGenerateRequest(const GenerateOptions& o
 
 // "stop", "length", "cancelled", "deadline" or "error": what `finished` said, otherwise what the
 // status means.
-std::string FinishReasonOf(const GenerateOutcome& outcome);
+std::string FinishReasonOf(const SequenceOutcome& sequence, const grpc::Status& status);
 
 nlohmann::ordered_json ToJson(const GenerateOutcome& outcome);
 

@@ -4,6 +4,9 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "launcher/generate_stream_call.h"
+#include "launcher/generate_unary_call.h"
+#include "launcher/generation_prompt.h"
 #include "launcher/generation_validation.h"
 #include "launcher/status_details.h"
 
@@ -38,7 +41,7 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call, const absl::
 }  // namespace
 
 CallStart GenerationService::Prepare(const grpc::CallbackServerContext& call,
-                                     const std::string& request_id, Request request) {
+                                     const std::string& request_id, Generation generation) {
   CallStart start;
   start.context = &context_;
   start.active = &active_;
@@ -46,22 +49,24 @@ CallStart GenerationService::Prepare(const grpc::CallbackServerContext& call,
                          ? request_id
                          : absl::StrCat(context_.server_info.instance_id(), "-",
                                         next_request_.fetch_add(1, std::memory_order_relaxed));
-  start.request = std::move(request);
-  start.request.deadline = EngineDeadline(DeadlineOf(call), absl::Now());
+  start.generation = std::move(generation);
+  const absl::Duration step = absl::Milliseconds(context_.engine->load().last_step_milliseconds);
+  start.generation.request.deadline = EngineDeadline(DeadlineOf(call), absl::Now(), step);
   return start;
 }
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* call,
                                                       const v1::GenerateRequest* request,
                                                       v1::GenerateResult* response) {
-  absl::StatusOr<Request> checked = ValidateGenerate(*request, context_, DrawSeed());
+  absl::StatusOr<Generation> checked = ValidateGenerate(*request, context_, DrawSeed());
   if (!checked.ok()) return Answer(call, checked.status());
+  if (absl::Status fits = CheckFitsOneMessage(*checked); !fits.ok()) return Answer(call, fits);
   return UnaryCall::Start(Prepare(*call, request->request_id(), *std::move(checked)), response);
 }
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* GenerationService::GenerateStream(
     grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
-  absl::StatusOr<Request> checked = ValidateGenerate(*request, context_, DrawSeed());
+  absl::StatusOr<Generation> checked = ValidateGenerate(*request, context_, DrawSeed());
   if (!checked.ok()) return new RefusedStream(ToGrpcStatus(checked.status()));
   return StreamCall::Start(Prepare(*call, request->request_id(), *std::move(checked)));
 }
@@ -71,7 +76,9 @@ grpc::ServerUnaryReactor* GenerationService::Score(grpc::CallbackServerContext* 
                                                    v1::ScoreResult* response) {
   absl::StatusOr<Request> checked = ValidateScore(*request, context_);
   if (!checked.ok()) return Answer(call, checked.status());
-  return UnaryCall::Start(Prepare(*call, request->request_id(), *std::move(checked)), response);
+  Generation generation;
+  generation.request = *std::move(checked);
+  return UnaryCall::Start(Prepare(*call, request->request_id(), std::move(generation)), response);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* call,

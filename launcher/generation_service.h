@@ -36,7 +36,7 @@ class GenerationService final : public v1::Generation::CallbackService {
 
  private:
   CallStart Prepare(const grpc::CallbackServerContext& call, const std::string& request_id,
-                    Request request);
+                    Generation generation);
 
   const ServingContext& context_;
   ActiveRequests& active_;

@@ -11,21 +11,32 @@
 
 namespace cohort {
 
-// The request's own seed, or `drawn_seed` when it has none. The deadline is left to the caller.
-absl::StatusOr<Request> ValidateGenerate(const v1::GenerateRequest& request,
-                                         const ServingContext& context, uint64_t drawn_seed);
+// The reason (ErrorInfo) of a prompt that is as long as the model's context, or longer.
+inline constexpr char kPromptTooLong[] = "PROMPT_TOO_LONG";
+
+// A checked request.
+struct Generation {
+  Request request;  // of the first sequence, without the deadline
+  uint32_t sequences = 1;
+  // The values in effect, every scalar set; for Accepted, and for what the engine does not do
+  // (stop strings, what is delivered).
+  v1::Sampling sampling;
+  v1::Stopping stopping;
+  v1::OutputOptions output;
+  v1::CacheOptions cache;
+  v1::SchedulingOptions scheduling;
+};
+
+// The request's own seed, or `drawn_seed` when it has none. INVALID_ARGUMENT lists every bad field;
+// its reason is kPromptTooLong when the only fault is that the prompt leaves no room.
+absl::StatusOr<Generation> ValidateGenerate(const v1::GenerateRequest& request,
+                                            const ServingContext& context, uint64_t drawn_seed);
 absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& request,
                                       const ServingContext& context);
 
-// The texts of Tokenize and the ids of Detokenize.
-absl::StatusOr<std::vector<int32_t>> TokenizeText(const v1::TokenizeRequest& request,
-                                                  const ServingContext& context);
-absl::StatusOr<std::vector<int32_t>> ValidateDetokenize(const v1::DetokenizeRequest& request,
-                                                        const ServingContext& context);
-
-// The values in effect, for Accepted.
-v1::Sampling ToProto(const SamplingParameters& sampling);
-v1::Stopping ToProto(const StoppingParameters& stopping);
+// For an answer of one message: INVALID_ARGUMENT when the log-probabilities could make it
+// unreasonably large, which those of a stream cannot.
+absl::Status CheckFitsOneMessage(const Generation& generation);
 
 }  // namespace cohort
 

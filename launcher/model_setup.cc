@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_join.h"
 #include "kernels/device.h"
+#include "runtime/generation_defaults.h"
 #include "runtime/json.h"
 #include "runtime/safetensors.h"
 #include "runtime/weights.h"
@@ -37,7 +38,8 @@ absl::Status CheckPublishedName(const ServeOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status ReadDirectoryConfig(const std::string& directory, ModelSetup& setup) {
+absl::Status ReadDirectoryConfig(const std::string& directory, const ServeOptions& options,
+                                 ModelSetup& setup) {
   const std::string config = directory + "/config.json";
   ASSIGN_OR_RETURN(setup.config_json, ReadFile(config, kMaxConfigBytes));
   ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, config));
@@ -45,6 +47,9 @@ absl::Status ReadDirectoryConfig(const std::string& directory, ModelSetup& setup
   const absl::StatusOr<std::string> text = ReadFile(generation, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   RETURN_IF_ERROR(text.status());
+  if (options.generation_config == "auto") {
+    ASSIGN_OR_RETURN(setup.default_sampling, ParseGenerationDefaults(*text, generation));
+  }
   return MergeGenerationConfig(*text, generation, setup.config);
 }
 
@@ -55,7 +60,7 @@ absl::Status FindModel(const ServeOptions& options, ModelSetup& setup) {
     const std::filesystem::path path = std::filesystem::canonical(options.model, ignored);
     setup.model = path.string();
     setup.served_name = path.filename().string();
-    RETURN_IF_ERROR(ReadDirectoryConfig(setup.model, setup));
+    RETURN_IF_ERROR(ReadDirectoryConfig(setup.model, options, setup));
   } else {
     RETURN_IF_ERROR(CheckPublishedName(options));
     setup.model = setup.served_name = options.model;
@@ -105,6 +110,23 @@ absl::Status ChooseDtype(const ServeOptions& options, ModelSetup& setup) {
   return absl::OkStatus();
 }
 
+// Chat of an unknown form is refused per request; the rest of the server does without it.
+absl::Status LoadChat(ModelSetup& setup) {
+  setup.chat_template = LoadChatTemplate(setup.model);
+  const absl::Status status = setup.chat_template.status();
+  if (status.ok() && setup.tokenizer->IdOfAddedToken("<|im_start|>") < 0) {
+    setup.chat_template = absl::FailedPreconditionError(
+        "the tokenizer has no <|im_start|>, which Qwen2's chat template needs: give text or "
+        "token_ids");
+  }
+  if (!status.ok() && !absl::IsFailedPrecondition(status)) return status;
+  if (!setup.chat_template.ok()) {
+    setup.warnings.push_back(
+        absl::StrCat("chat is refused: ", setup.chat_template.status().message()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LoadTokenizer(ModelSetup& setup) {
   setup.token_ids = setup.config.vocabulary;
   std::error_code ignored;
@@ -119,7 +141,7 @@ absl::Status LoadTokenizer(ModelSetup& setup) {
   }
   setup.token_ids = (*tokenizer)->size();
   setup.tokenizer = *std::move(tokenizer);
-  return absl::OkStatus();
+  return LoadChat(setup);
 }
 
 // Refused before a rank is started; each rank then checks all it needs (runtime/worker_memory.h).

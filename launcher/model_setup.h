@@ -10,7 +10,9 @@
 
 #include "cohort/v1/cluster.pb.h"
 #include "launcher/serve_options.h"
+#include "runtime/chat_template.h"
 #include "runtime/model_config.h"
+#include "runtime/sampling.h"
 #include "runtime/scheduler.h"
 #include "runtime/tokenizer.h"
 
@@ -21,8 +23,10 @@ struct ModelSetup {
   std::string served_name;
   std::string config_json;
   ModelConfig config;
+  SamplingParameters default_sampling;   // greedy unless generation_config.json says otherwise
   std::unique_ptr<Tokenizer> tokenizer;  // null: token ids only
-  std::string device;                    // "cpu" or "cuda"
+  absl::StatusOr<ChatTemplate> chat_template = ChatTemplate();  // or why chat is refused
+  std::string device;                                           // "cpu" or "cuda"
   DType dtype = DType::kBF16;
   int64_t threads = 1;    // of each rank
   int64_t token_ids = 0;  // ids below this have a token

@@ -12,11 +12,22 @@
 namespace cohort {
 namespace {
 
+// "  5 -0.125000" for each of the likeliest ids.
+std::string TopColumns(const v1::TokenLogprob& token) {
+  std::string columns;
+  for (const v1::TopLogprob& candidate : token.top()) {
+    absl::StrAppendFormat(&columns, "  %d %.6f", candidate.token_id(), candidate.logprob());
+  }
+  return columns;
+}
+
 void PrintTable(const v1::ScoreResult& result) {
-  absl::PrintF("%8s %10s %14s\n", "position", "token_id", "logprob");
+  absl::PrintF("%8s %10s %14s%s\n", "position", "token_id", "logprob",
+               result.tokens().empty() ? "" : "  likeliest");
   for (int i = 0; i < result.token_ids_size(); ++i) {
     const std::string logprob = i == 0 ? "-" : absl::StrFormat("%.6f", result.logprobs(i - 1));
-    absl::PrintF("%8d %10d %14s\n", i, result.token_ids(i), logprob);
+    absl::PrintF("%8d %10d %14s%s\n", i, result.token_ids(i), logprob,
+                 i < result.tokens_size() ? TopColumns(result.tokens(i)) : "");
   }
 }
 
@@ -27,7 +38,12 @@ nlohmann::ordered_json ToJson(const v1::ScoreResult& result) {
   if (!result.token_ids().empty()) logprobs.push_back(nullptr);
   for (const float logprob : result.logprobs()) logprobs.push_back(RoundTripFloat(logprob));
   const std::vector<uint32_t> ids(result.token_ids().begin(), result.token_ids().end());
-  return {{"token_ids", ids}, {"logprobs", logprobs}};
+  nlohmann::ordered_json json = {{"token_ids", ids}, {"logprobs", logprobs}};
+  if (result.tokens().empty()) return json;
+  nlohmann::ordered_json top = nlohmann::ordered_json::array();
+  for (const v1::TokenLogprob& token : result.tokens()) top.push_back(ToJson(token)["top"]);
+  json["top"] = std::move(top);
+  return json;
 }
 
 int RunScore(const ScoreOptions& options) {
@@ -37,6 +53,9 @@ int RunScore(const ScoreOptions& options) {
   v1::ScoreRequest request;
   request.set_model(options.model);
   SetPrompt(*std::move(prompt), request);
+  FieldViolations violations;
+  if (options.top) request.set_top(ToWire(*options.top, "top", 0, violations));
+  if (!violations.empty()) return PrintError(violations.ToStatus().message());
 
   grpc::ClientContext context;
   SetTimeout(options.timeout, context);

@@ -9,7 +9,7 @@
 
 namespace cohort {
 
-// The first token has no log-probability: null.
+// The first token has no log-probability: null. "top" is there where it was asked for.
 nlohmann::ordered_json ToJson(const v1::ScoreResult& result);
 
 int RunScore(const ScoreOptions& options);

@@ -31,6 +31,9 @@ ServingContext MakeServingContext(const ServeOptions& options, const ModelSetup&
   context.tokenizer = setup.tokenizer.get();
   context.group = [&coordinator] { return coordinator.group(); };
   context.config = setup.config;
+  context.default_sampling = setup.default_sampling;
+  context.chat_template = setup.chat_template;
+  if (options.mask_padding) context.choosable_ids = setup.token_ids;
   context.model_name = setup.served_name;
   context.max_model_len = setup.max_model_len;
   if (context.tokenizer != nullptr) {

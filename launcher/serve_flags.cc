@@ -46,6 +46,9 @@ void AddModelFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--dtype", WordInto(options.dtype, {"fp32", "bf16"}), "DTYPE",
           "fp32 or bf16: of weights, activations, KV and reductions (default: fp32 for F32 files, "
           "else bf16)");
+  AddFlag(app, "--generation-config", WordInto(options.generation_config, {"auto", "none"}), "WORD",
+          "auto: sampling that a request leaves out is as the checkpoint's generation_config.json "
+          "says; none: it is greedy. End ids are read either way (default: auto)");
   app.add_flag("--strict", options.strict,
                "Refuse a checkpoint with tensors the model does not have");
 }

@@ -31,6 +31,8 @@ struct ServeOptions {
   bool prefix_caching = true;
   bool reflection = true;
   std::string served_model_name;  // empty: the directory's name
+  // Whether generation_config.json gives the sampling that requests leave out: "auto" or "none".
+  std::string generation_config = "auto";
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Seconds(300);
 };

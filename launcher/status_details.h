@@ -40,6 +40,9 @@ absl::Status DescribeRefusal(const absl::Status& status);
 // Code to code. An ErrorInfo (domain "cohort") is added where none is, its reason the code's name.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
+// The reason of the ErrorInfo in a status; empty where there is none.
+std::string ReasonOf(const grpc::Status& status);
+
 // For people: "INVALID_ARGUMENT: message" and an indented line per field violation that the message
 // does not already hold.
 std::string DescribeStatus(const grpc::Status& status);

@@ -35,7 +35,9 @@ bool StopSignals::Wait(absl::Duration timeout) {
       std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout), 0, std::numeric_limits<int>::max());
   if (poll(&waiting, 1, static_cast<int>(milliseconds)) <= 0) return false;
   signalfd_siginfo signal;
-  return read(fd_, &signal, sizeof(signal)) == sizeof(signal);
+  if (read(fd_, &signal, sizeof(signal)) != sizeof(signal)) return false;
+  if (signal.ssi_signo == SIGTERM) terminated_.store(true, std::memory_order_relaxed);
+  return true;
 }
 
 SignalWatcher::SignalWatcher(StopSignals& signals, std::function<void()> on_signal)

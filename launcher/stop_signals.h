@@ -4,6 +4,7 @@
 #ifndef COHORT_LAUNCHER_STOP_SIGNALS_H_
 #define COHORT_LAUNCHER_STOP_SIGNALS_H_
 
+#include <atomic>
 #include <csignal>
 #include <functional>
 #include <thread>
@@ -22,9 +23,12 @@ class StopSignals {
   // True when a signal came, each counted once; false after `timeout`.
   bool Wait(absl::Duration timeout);
   int fd() const { return fd_; }
+  // Whether one of those that came was SIGTERM. Any thread.
+  bool terminated() const { return terminated_.load(std::memory_order_relaxed); }
 
  private:
   int fd_ = -1;  // a signalfd
+  std::atomic<bool> terminated_{false};
   sigset_t previous_;
 };
 

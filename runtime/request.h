@@ -76,7 +76,7 @@ struct RequestUpdate {
 enum class SinkAnswer { kContinue, kStop };
 
 // Receives what becomes of one request. Called from the engine's thread, in order, OnFinish exactly
-// once and last; must not block and must not call back into the engine.
+// once and last; must not block, and of the engine may call only Cancel, Pause and Resume.
 class RequestSink {
  public:
   virtual ~RequestSink() = default;

@@ -7,11 +7,19 @@ namespace {
 
 TEST(EngineDeadline, IsALittleBeforeTheClients) {
   const absl::Time now = absl::UnixEpoch();
-  EXPECT_EQ(EngineDeadline(absl::InfiniteFuture(), now), absl::InfiniteFuture());
-  EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now),
+  const absl::Duration step = absl::Milliseconds(5);
+  EXPECT_EQ(EngineDeadline(absl::InfiniteFuture(), now, step), absl::InfiniteFuture());
+  EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step),
             now + absl::Seconds(60) - absl::Milliseconds(250));
-  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now), now + absl::Milliseconds(90));
-  EXPECT_EQ(EngineDeadline(now - absl::Seconds(1), now), now - absl::Seconds(1));
+  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now, step), now + absl::Milliseconds(90));
+  EXPECT_EQ(EngineDeadline(now - absl::Seconds(1), now, step), now - absl::Seconds(1));
+}
+
+TEST(EngineDeadline, LeavesTimeForAStepInProgress) {
+  const absl::Time now = absl::UnixEpoch();
+  const absl::Duration step = absl::Seconds(1);
+  EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step), now + absl::Seconds(58));
+  EXPECT_EQ(EngineDeadline(now + absl::Seconds(3), now, step), now + absl::Milliseconds(1500));
 }
 
 TEST(StatusOf, MapsReasonsToCodes) {
@@ -28,18 +36,6 @@ TEST(StatusOf, MapsReasonsToCodes) {
   EXPECT_EQ(code(FinishReason::kError, absl::UnavailableError("lost")),
             grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(code(FinishReason::kError, absl::OkStatus()), grpc::StatusCode::INTERNAL);
-}
-
-TEST(FillTiming, LeavesWhatNeverHappenedAtZero) {
-  RequestTiming timing;
-  timing.submitted = absl::UnixEpoch();
-  timing.scheduled = timing.first_token = absl::InfinitePast();
-  timing.finished = absl::UnixEpoch() + absl::Milliseconds(5);
-  v1::Timing message;
-  FillTiming(timing, message);
-  EXPECT_EQ(message.queued_milliseconds(), 0);
-  EXPECT_EQ(message.time_to_first_token_milliseconds(), 0);
-  EXPECT_EQ(message.total_milliseconds(), 5);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "launcher/status_details.h"
 #include "tests/launcher/service_fixture.h"
 
 namespace cohort {
@@ -32,8 +33,9 @@ class GenerationValidation : public ::testing::Test {
 };
 
 TEST_F(GenerationValidation, DefaultsAreGreedyUntilTheLengthWithTheDrawnSeed) {
-  const absl::StatusOr<Request> request = ValidateGenerate(request_, context_, 5);
-  ASSERT_TRUE(request.ok()) << request.status();
+  const absl::StatusOr<Generation> checked = ValidateGenerate(request_, context_, 5);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  const Request* request = &checked->request;
   EXPECT_EQ(request->prompt, std::vector<int32_t>{7});
   EXPECT_EQ(request->sampling.temperature, 0);
   EXPECT_EQ(request->sampling.seed, 5);
@@ -49,8 +51,9 @@ TEST_F(GenerationValidation, GivenValuesAreKept) {
   request_.mutable_stopping()->set_max_tokens(31);
   request_.mutable_stopping()->set_ignore_eos(true);
   request_.mutable_stopping()->add_stop_token_ids(9);
-  const absl::StatusOr<Request> request = ValidateGenerate(request_, context_, 5);
-  ASSERT_TRUE(request.ok()) << request.status();
+  const absl::StatusOr<Generation> checked = ValidateGenerate(request_, context_, 5);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  const Request* request = &checked->request;
   EXPECT_EQ(request->sampling.top_k, 3);
   EXPECT_EQ(request->sampling.seed, 0);
   EXPECT_TRUE(request->stopping.ignore_eos);
@@ -117,8 +120,9 @@ TEST_F(GenerationValidation, PromptsMustLeaveRoom) {
 
 TEST_F(GenerationValidation, TextIsTokenisedWithItsSpecialTokens) {
   request_.set_text("a<|im_end|>b");
-  const absl::StatusOr<Request> request = ValidateGenerate(request_, context_, 5);
-  ASSERT_TRUE(request.ok()) << request.status();
+  const absl::StatusOr<Generation> checked = ValidateGenerate(request_, context_, 5);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  const Request* request = &checked->request;
   EXPECT_EQ(request->prompt, (std::vector<int32_t>{'a', 258, 'b'}));
 }
 
@@ -171,14 +175,33 @@ TEST_F(GenerationValidation, ScoreMayFillTheWholeLength) {
   EXPECT_TRUE(absl::IsInvalidArgument(ValidateScore(score, context_).status()));
 }
 
-TEST_F(GenerationValidation, TokenizeParsesSpecialTokensUnlessToldNotTo) {
-  v1::TokenizeRequest tokenize;
-  tokenize.set_text("<|im_end|>");
-  EXPECT_EQ(*TokenizeText(tokenize, context_), std::vector<int32_t>{258});
-  tokenize.set_parse_special(false);
-  EXPECT_EQ(TokenizeText(tokenize, context_)->size(), 10);
-  tokenize.mutable_chat()->add_messages()->set_role("user");
-  EXPECT_TRUE(absl::IsInvalidArgument(TokenizeText(tokenize, context_).status()));
+TEST_F(GenerationValidation, APromptThatLeavesNoRoomHasAReasonOfItsOwn) {
+  for (int i = 1; i < 32; ++i) request_.mutable_token_ids()->add_ids(1);
+  EXPECT_EQ(ReasonOf(ToGrpcStatus(Check())), kPromptTooLong);
+  request_.mutable_sampling()->set_top_p(2);
+  EXPECT_EQ(ReasonOf(ToGrpcStatus(Check())), "INVALID_REQUEST");
+}
+
+TEST_F(GenerationValidation, ScoresReportTheLikeliestOnRequest) {
+  v1::ScoreRequest score;
+  score.set_text("abc");
+  EXPECT_EQ(ValidateScore(score, context_)->prompt_logprobs, -1);
+  score.set_top(20);
+  EXPECT_EQ(ValidateScore(score, context_)->prompt_logprobs, 20);
+  score.set_top(21);
+  EXPECT_TRUE(absl::IsInvalidArgument(ValidateScore(score, context_).status()));
+}
+
+TEST_F(GenerationValidation, LogProbabilitiesOfOneAnswerAreBounded) {
+  context_.max_model_len = 1 << 20;
+  request_.mutable_output()->set_logprobs(20);
+  request_.mutable_sampling()->set_n(8);
+  const auto fits = [this] {
+    return CheckFitsOneMessage(*ValidateGenerate(request_, context_, 5));
+  };
+  EXPECT_TRUE(absl::IsInvalidArgument(fits())) << fits();
+  request_.mutable_stopping()->set_max_tokens(4096);
+  EXPECT_TRUE(fits().ok()) << fits();
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ TEST(TokenizerVectors, RealTokenizerAgreesOnChats) {
     for (const auto& message : vector["messages"]) {
       messages.push_back({message["role"], message["content"]});
     }
-    const auto text = RenderChat(messages, vector["add_generation_prompt"]);
+    const auto text = RenderChat(ChatTemplate(), messages, vector["add_generation_prompt"]);
     ASSERT_TRUE(text.ok()) << text.status();
     EXPECT_EQ(*text, vector["text"]);
     const std::vector<int32_t> ids = vector["ids"];
