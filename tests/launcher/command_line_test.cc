@@ -163,13 +163,77 @@ TEST(CommandLine, GenerateKeepsWhatTheServerJudges) {
   ASSERT_EQ(line.command, Command::kGenerate) << line.error;
   const GenerateOptions& generate = line.generate;
   EXPECT_EQ(generate.prompt.text, "");
-  EXPECT_TRUE(std::isnan(*generate.top_p));
-  EXPECT_EQ(generate.temperature, -1);
-  EXPECT_EQ(generate.max_tokens, -3);
-  EXPECT_EQ(generate.seed, ~uint64_t{0});
-  EXPECT_FALSE(generate.top_k.has_value());
-  EXPECT_TRUE(generate.ignore_eos && generate.json);
+  EXPECT_TRUE(std::isnan(*generate.sampling.top_p));
+  EXPECT_EQ(generate.sampling.temperature, -1);
+  EXPECT_EQ(generate.stopping.max_tokens, -3);
+  EXPECT_EQ(generate.sampling.seed, ~uint64_t{0});
+  EXPECT_FALSE(generate.sampling.top_k.has_value());
+  EXPECT_TRUE(generate.stopping.ignore_eos && generate.json);
   EXPECT_EQ(generate.timeout, absl::Seconds(2));
+}
+
+TEST(CommandLine, GenerateTakesEverySamplingFlag) {
+  const CommandLine line = Parse({"generate",
+                                  "--server",
+                                  "a:1",
+                                  "--chat",
+                                  "hi",
+                                  "--n",
+                                  "2",
+                                  "--stop",
+                                  "[x]",
+                                  "--stop",
+                                  "",
+                                  "--stop",
+                                  "-y",
+                                  "--include-stop",
+                                  "--logprobs",
+                                  "3",
+                                  "--prompt-logprobs",
+                                  "0",
+                                  "--min-p",
+                                  "0.1",
+                                  "--repetition-penalty",
+                                  "1.1",
+                                  "--presence-penalty",
+                                  "-1",
+                                  "--frequency-penalty",
+                                  "2",
+                                  "--logit-bias",
+                                  "5:-100,7:2.5",
+                                  "--allowed-token-ids",
+                                  "5,7",
+                                  "--bad-word",
+                                  "no",
+                                  "--min-tokens",
+                                  "4",
+                                  "--priority",
+                                  "-2",
+                                  "--cache-salt",
+                                  "s",
+                                  "--no-prefix-cache"});
+  ASSERT_EQ(line.command, Command::kGenerate) << line.error;
+  const GenerateOptions& generate = line.generate;
+  EXPECT_EQ(generate.sampling.n, 2);
+  EXPECT_EQ(generate.stopping.stop_strings, (std::vector<std::string>{"[x]", "", "-y"}));
+  EXPECT_TRUE(generate.stopping.include_stop && generate.bypass_prefix_cache);
+  EXPECT_EQ(generate.logprobs, 3);
+  EXPECT_EQ(generate.prompt_logprobs, 0);
+  EXPECT_EQ(generate.sampling.presence_penalty, -1);
+  EXPECT_EQ(generate.sampling.logit_bias.size(), 2u);
+  EXPECT_EQ(generate.sampling.bad_words, std::vector<std::string>{"no"});
+  EXPECT_EQ(generate.stopping.min_tokens, 4);
+  EXPECT_EQ(generate.priority, -2);
+  EXPECT_EQ(generate.cache_salt, "s");
+}
+
+TEST(CommandLine, ChatTakesSamplingButNothingThatIsOfOneRequest) {
+  const CommandLine line = Parse(
+      {"chat", "--server", "a:1", "--system", "", "--temperature", "0.7", "--max-tokens", "9"});
+  ASSERT_EQ(line.command, Command::kChat) << line.error;
+  EXPECT_EQ(line.chat.system, "");
+  EXPECT_EQ(line.chat.max_tokens, 9);
+  EXPECT_EQ(Parse({"chat", "--server", "a:1", "--n", "2"}).exit_code, 2);
 }
 
 TEST(CommandLine, OtherCommandsParse) {

@@ -40,6 +40,14 @@ TEST(ParseHostPort, TakesNamesAddressesAndBrackets) {
   }
 }
 
+TEST(ParseLogitBias, TakesAnIdAndANumberEach) {
+  using Biases = std::vector<std::pair<uint32_t, double>>;
+  EXPECT_EQ(*ParseLogitBias("1:0.5, 2:-100"), (Biases{{1, 0.5}, {2, -100}}));
+  for (const char* text : {"", "1", "1:", ":1", "1:x", "-1:1", "1:1,", "1:1,1:2", "1:1:1"}) {
+    EXPECT_FALSE(ParseLogitBias(text).ok()) << text;
+  }
+}
+
 TEST(ParseTokenIds, TakesListsOfUnsignedIntegers) {
   EXPECT_EQ(*ParseTokenIds("1,2,3"), (std::vector<uint32_t>{1, 2, 3}));
   EXPECT_EQ(*ParseTokenIds(" 7 , 4294967295"), (std::vector<uint32_t>{7, 4294967295}));

@@ -11,27 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class GenerationServiceTest : public ServiceTest {
- protected:
-  // All events of a stream, and how it ended.
-  grpc::Status Stream(const v1::GenerateRequest& request, std::vector<v1::GenerateEvent>& events) {
-    grpc::ClientContext context;
-    const auto stream = generation_->GenerateStream(&context, request);
-    for (v1::GenerateEvent event; stream->Read(&event);) events.push_back(event);
-    return stream->Finish();
-  }
-
-  grpc::Status Generate(const v1::GenerateRequest& request, v1::GenerateResult* result = nullptr) {
-    grpc::ClientContext context;
-    v1::GenerateResult ignored;
-    return generation_->Generate(&context, request, result != nullptr ? result : &ignored);
-  }
-
-  bool BlocksAreFree() {
-    const v1::Load load = Load();
-    return load.kv_blocks_used() == 0 && load.running() == 0;
-  }
-};
+using GenerationServiceTest = ServiceTest;
 
 TEST_F(GenerationServiceTest, StreamsAcceptedThenDeltasThenFinished) {
   Start();

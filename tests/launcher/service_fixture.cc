@@ -182,6 +182,25 @@ v1::Load ServiceTest::Load() {
   return load;
 }
 
+bool ServiceTest::BlocksAreFree() {
+  const v1::Load load = Load();
+  return load.kv_blocks_used() == 0 && load.running() == 0;
+}
+
+grpc::Status ServiceTest::Stream(const v1::GenerateRequest& request,
+                                 std::vector<v1::GenerateEvent>& events) {
+  grpc::ClientContext context;
+  const auto stream = generation_->GenerateStream(&context, request);
+  for (v1::GenerateEvent event; stream->Read(&event);) events.push_back(event);
+  return stream->Finish();
+}
+
+grpc::Status ServiceTest::Generate(const v1::GenerateRequest& request, v1::GenerateResult* result) {
+  grpc::ClientContext context;
+  v1::GenerateResult ignored;
+  return generation_->Generate(&context, request, result != nullptr ? result : &ignored);
+}
+
 v1::GenerateRequest ServiceTest::Ids(std::vector<uint32_t> ids, uint32_t max_tokens) {
   v1::GenerateRequest request;
   request.mutable_token_ids()->mutable_ids()->Assign(ids.begin(), ids.end());

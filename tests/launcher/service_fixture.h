@@ -47,6 +47,10 @@ class ServiceTest : public ::testing::Test {
   static SchedulerOptions DefaultOptions();
 
   v1::Load Load();
+  bool BlocksAreFree();
+  // All events of a stream, and how it ended.
+  grpc::Status Stream(const v1::GenerateRequest& request, std::vector<v1::GenerateEvent>& events);
+  grpc::Status Generate(const v1::GenerateRequest& request, v1::GenerateResult* result = nullptr);
   v1::GenerateRequest Ids(std::vector<uint32_t> ids, uint32_t max_tokens);
 
   // Tokens come as 'a', 'b', ... by position, until a test says otherwise (before Start).
