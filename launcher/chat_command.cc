@@ -46,16 +46,15 @@ class Chat {
       : options_(options),
         signals_(signals),
         session_(options, channel),
-        reader_(STDIN_FILENO, signals),
         prompts_(isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1),
-        styles_(isatty(STDOUT_FILENO) == 1) {}
+        styles_(isatty(STDOUT_FILENO) == 1),
+        reader_(prompts_ ? MakeTerminalReader(signals) : MakePipeReader(STDIN_FILENO, signals)) {}
 
   // The exit code.
   int Run(const v1::ModelInfo& model) {
     if (prompts_) Greet(model);
     while (!leaving_) {
-      const std::optional<std::string> message =
-          ReadMessage(reader_, [this](bool continues) { Prompt(continues); });
+      const std::optional<std::string> message = ReadMessage(*reader_);
       if (!message.has_value()) break;
       if (!absl::StripAsciiWhitespace(*message).empty()) Take(*message);
     }
@@ -75,10 +74,6 @@ class Chat {
   void Greet(const v1::ModelInfo& model) {
     WriteDim(absl::StrCat("Chat with ", model.name(), " at ", options_.server.ToString(),
                           ". /help lists what else there is; Ctrl-D leaves."));
-  }
-
-  void Prompt(bool continues) {
-    if (prompts_) Write(continues ? "... " : ">>> ");
   }
 
   void Take(const std::string& message) {
@@ -148,9 +143,9 @@ class Chat {
   const ChatOptions& options_;
   StopSignals& signals_;
   ChatSession session_;
-  LineReader reader_;
   const bool prompts_;  // a person types and reads
   const bool styles_;   // a person reads
+  const std::unique_ptr<LineReader> reader_;
   bool leaving_ = false;
   int exit_code_ = 0;
 };

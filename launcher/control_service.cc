@@ -34,6 +34,11 @@ void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
   message.set_prompt_tokens(load.prompt_tokens);
   message.set_generated_tokens(load.generated_tokens);
   message.set_last_step_milliseconds(load.last_step_milliseconds);
+  message.set_paused(static_cast<uint32_t>(load.paused));
+  message.set_kv_blocks_cached(static_cast<uint64_t>(load.kv_blocks_cached));
+  message.set_preemptions(load.preemptions);
+  message.set_prefix_queried_tokens(load.prefix_queried_tokens);
+  message.set_prefix_hit_tokens(load.prefix_hit_tokens);
 }
 
 }  // namespace

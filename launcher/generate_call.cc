@@ -10,8 +10,8 @@ absl::Time EngineDeadline(absl::Time client_deadline, absl::Time now, absl::Dura
   if (client_deadline == absl::InfiniteFuture()) return client_deadline;
   const absl::Duration left = std::max(client_deadline - now, absl::ZeroDuration());
   const absl::Duration to_deliver = std::min(absl::Milliseconds(250), left / 10);
-  const absl::Duration to_notice = std::min(2 * step, left / 2);
-  return client_deadline - std::max(to_deliver, to_notice);
+  const absl::Duration to_notice = std::min(step, left / 4);
+  return client_deadline - to_deliver - to_notice;
 }
 
 grpc::Status StatusOf(const Finish& finish) {

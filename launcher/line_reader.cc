@@ -1,6 +1,5 @@
 #include "launcher/line_reader.h"
 
-#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,13 +14,50 @@ namespace cohort {
 namespace {
 
 constexpr char kQuotes[] = "\"\"\"";
+constexpr char kPrompt[] = ">>> ";
+constexpr char kContinued[] = "... ";
+
+class PipeReader final : public LineReader {
+ public:
+  PipeReader(int fd, StopSignals& signals) : fd_(fd), signals_(signals) {}
+
+  std::optional<std::string> Next(const std::string&) override {
+    for (;;) {
+      if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
+        std::string line = buffer_.substr(0, end);
+        buffer_.erase(0, end + 1);
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        return line;
+      }
+      if (Fill()) continue;
+      if (buffer_.empty()) return std::nullopt;
+      return std::exchange(buffer_, std::string());
+    }
+  }
+
+ private:
+  // Reads more into the buffer; false when there will be no more.
+  bool Fill() {
+    while (signals_.WaitForInput(fd_)) {
+      std::array<char, 4096> bytes;
+      const ssize_t count = read(fd_, bytes.data(), bytes.size());
+      if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (count <= 0) return false;
+      buffer_.append(bytes.data(), static_cast<size_t>(count));
+      return true;
+    }
+    return false;
+  }
+
+  const int fd_;
+  StopSignals& signals_;
+  std::string buffer_;  // read and not returned yet
+};
 
 // The rest of a message whose first line, without its quotes, is `text`.
-std::optional<std::string> ReadQuoted(LineReader& reader, std::string text,
-                                      const std::function<void(bool continues)>& prompt) {
+std::optional<std::string> ReadQuoted(LineReader& reader, std::string text) {
   while (!absl::EndsWith(text, kQuotes)) {
-    prompt(true);
-    const std::optional<std::string> line = reader.Next();
+    const std::optional<std::string> line = reader.Next(kContinued);
     if (!line.has_value()) return std::nullopt;
     absl::StrAppend(&text, text.empty() ? "" : "\n", *line);
   }
@@ -30,49 +66,18 @@ std::optional<std::string> ReadQuoted(LineReader& reader, std::string text,
 
 }  // namespace
 
-bool LineReader::Fill() {
-  for (;;) {
-    std::array<pollfd, 2> waiting = {{{fd_, POLLIN, 0}, {signals_.fd(), POLLIN, 0}}};
-    if (poll(waiting.data(), waiting.size(), -1) < 0) {
-      if (errno == EINTR) continue;
-      return false;
-    }
-    if (waiting[1].revents != 0 && signals_.Wait(absl::ZeroDuration())) return false;
-    if (waiting[0].revents == 0) continue;
-    std::array<char, 4096> bytes;
-    const ssize_t count = read(fd_, bytes.data(), bytes.size());
-    if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-    if (count <= 0) return false;
-    buffer_.append(bytes.data(), static_cast<size_t>(count));
-    return true;
-  }
+std::unique_ptr<LineReader> MakePipeReader(int fd, StopSignals& signals) {
+  return std::make_unique<PipeReader>(fd, signals);
 }
 
-std::optional<std::string> LineReader::Next() {
-  for (;;) {
-    if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
-      std::string line = buffer_.substr(0, end);
-      buffer_.erase(0, end + 1);
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      return line;
-    }
-    if (Fill()) continue;
-    if (buffer_.empty()) return std::nullopt;
-    return std::exchange(buffer_, std::string());
-  }
-}
-
-std::optional<std::string> ReadMessage(LineReader& reader,
-                                       const std::function<void(bool continues)>& prompt) {
-  prompt(false);
-  std::optional<std::string> line = reader.Next();
+std::optional<std::string> ReadMessage(LineReader& reader) {
+  std::optional<std::string> line = reader.Next(kPrompt);
   if (!line.has_value()) return std::nullopt;
-  if (absl::StartsWith(*line, kQuotes)) return ReadQuoted(reader, line->substr(3), prompt);
+  if (absl::StartsWith(*line, kQuotes)) return ReadQuoted(reader, line->substr(3));
   std::string text = *std::move(line);
   while (absl::EndsWith(text, "\\")) {
     text.back() = '\n';
-    prompt(true);
-    line = reader.Next();
+    line = reader.Next(kContinued);
     if (!line.has_value()) return std::nullopt;
     text += *line;
   }

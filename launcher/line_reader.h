@@ -1,8 +1,9 @@
-// Lines of a descriptor (a terminal, a pipe, a file) as they come, until its end or a signal.
+// Where `cohort chat` gets what is said to it: lines of a pipe or a file, or lines typed and edited
+// in a terminal. Both end at the end of the input and at a signal.
 #ifndef COHORT_LAUNCHER_LINE_READER_H_
 #define COHORT_LAUNCHER_LINE_READER_H_
 
-#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -12,27 +13,22 @@ namespace cohort {
 
 class LineReader {
  public:
-  // Both are borrowed.
-  LineReader(int fd, StopSignals& signals) : fd_(fd), signals_(signals) {}
-
+  virtual ~LineReader() = default;
   // The next line without its break; nullopt at the end of the input, after an error of it, and
-  // when a signal comes. Waits as long as it takes.
-  std::optional<std::string> Next();
-
- private:
-  // Reads more into the buffer; false when there will be no more.
-  bool Fill();
-
-  const int fd_;
-  StopSignals& signals_;
-  std::string buffer_;  // read and not returned yet
+  // when a signal comes. Waits as long as it takes. `prompt` is for a person.
+  virtual std::optional<std::string> Next(const std::string& prompt) = 0;
 };
 
+// Lines of a descriptor; no prompts. Both are borrowed.
+std::unique_ptr<LineReader> MakePipeReader(int fd, StopSignals& signals);
+
+// Lines of the terminal at standard input and output, with a prompt, a history and the usual keys.
+// One per process.
+std::unique_ptr<LineReader> MakeTerminalReader(StopSignals& signals);
+
 // A message of one line, or of several: a line that ends in a backslash goes on in the next, and
-// lines between """ and """ belong together. `prompt` is called before each line with whether it
-// continues a message. nullopt at the end.
-std::optional<std::string> ReadMessage(LineReader& reader,
-                                       const std::function<void(bool continues)>& prompt);
+// lines between """ and """ belong together. nullopt at the end.
+std::optional<std::string> ReadMessage(LineReader& reader);
 
 }  // namespace cohort
 

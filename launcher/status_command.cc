@@ -24,10 +24,13 @@ nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
 void PrintTable(const v1::Load& load) {
   absl::PrintF("state      %s\n", load.state());
   absl::PrintF("epoch      %d\n", load.epoch());
-  absl::PrintF("requests   %d running, %d waiting, %d finished\n", load.running(), load.waiting(),
-               load.requests_finished());
-  absl::PrintF("kv blocks  %d of %d used, %d tokens each\n", load.kv_blocks_used(),
-               load.kv_blocks_total(), load.block_size());
+  absl::PrintF("requests   %d running, %d waiting (%d of them paused), %d finished, %d preempted\n",
+               load.running(), load.waiting(), load.paused(), load.requests_finished(),
+               load.preemptions());
+  absl::PrintF("kv blocks  %d of %d used, %d cached, %d tokens each\n", load.kv_blocks_used(),
+               load.kv_blocks_total(), load.kv_blocks_cached(), load.block_size());
+  absl::PrintF("prefixes   %d of %d tokens found in the cache\n", load.prefix_hit_tokens(),
+               load.prefix_queried_tokens());
   absl::PrintF("steps      %d, the last took %.2f ms\n", load.steps(),
                load.last_step_milliseconds());
   absl::PrintF("tokens     %d of prompts, %d generated\n", load.prompt_tokens(),
@@ -56,7 +59,12 @@ nlohmann::ordered_json ToJson(const v1::Load& load) {
           {"requests_finished", load.requests_finished()},
           {"prompt_tokens", load.prompt_tokens()},
           {"generated_tokens", load.generated_tokens()},
-          {"last_step_milliseconds", load.last_step_milliseconds()}};
+          {"last_step_milliseconds", load.last_step_milliseconds()},
+          {"paused", load.paused()},
+          {"kv_blocks_cached", load.kv_blocks_cached()},
+          {"preemptions", load.preemptions()},
+          {"prefix_queried_tokens", load.prefix_queried_tokens()},
+          {"prefix_hit_tokens", load.prefix_hit_tokens()}};
 }
 
 int RunStatus(const StatusOptions& options) {

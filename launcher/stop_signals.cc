@@ -40,6 +40,15 @@ bool StopSignals::Wait(absl::Duration timeout) {
   return true;
 }
 
+bool StopSignals::WaitForInput(int input) {
+  for (;;) {
+    pollfd waiting[] = {{input, POLLIN, 0}, {fd_, POLLIN, 0}};
+    if (poll(waiting, 2, -1) < 0) continue;  // interrupted
+    if (waiting[1].revents != 0 && Wait(absl::ZeroDuration())) return false;
+    if (waiting[0].revents != 0) return true;
+  }
+}
+
 SignalWatcher::SignalWatcher(StopSignals& signals, std::function<void()> on_signal)
     : wake_fd_(eventfd(0, EFD_CLOEXEC)) {
   CHECK_GE(wake_fd_, 0);

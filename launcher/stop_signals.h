@@ -22,6 +22,9 @@ class StopSignals {
 
   // True when a signal came, each counted once; false after `timeout`.
   bool Wait(absl::Duration timeout);
+  // True when `input` can be read (its end counts), false when a signal came first, which is then
+  // taken. Waits as long as it takes.
+  bool WaitForInput(int input);
   int fd() const { return fd_; }
   // Whether one of those that came was SIGTERM. Any thread.
   bool terminated() const { return terminated_.load(std::memory_order_relaxed); }

@@ -2,31 +2,9 @@
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool, message_factory
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from conftest import Server, wait_until
-
-
-class Client:
-    """Calls methods of a server by name, with messages made from reflected descriptors."""
-
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
-        self.database = ProtoReflectionDescriptorDatabase(self.channel)
-        self.pool = descriptor_pool.DescriptorPool(self.database)
-
-    def services(self):
-        return set(self.database.get_services())
-
-    def call(self, method, fields=None, **options):
-        service, name = method.rsplit(".", 1)
-        descriptor = self.pool.FindServiceByName(service).methods_by_name[name]
-        request = message_factory.GetMessageClass(descriptor.input_type)(**(fields or {}))
-        kind = self.channel.unary_stream if descriptor.server_streaming else self.channel.unary_unary
-        callable_ = kind(f"/{service}/{name}", request_serializer=lambda message: message.SerializeToString(),
-                         response_deserializer=message_factory.GetMessageClass(descriptor.output_type).FromString)
-        return callable_(request, **options)
+from reflection_client import Client
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +47,47 @@ def test_the_drawn_seed_is_echoed_and_repeats_the_result(client):
     request["sampling"]["seed"] = first.accepted.sampling.seed
     again = client.call("cohort.v1.Generation.Generate", request)
     assert list(again.outputs[0].token_ids) == list(first.outputs[0].token_ids)
+
+
+def test_sequences_stream_interleaved_and_each_finishes(client):
+    events = list(client.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1, 2, 3]}, "sampling": {"n": 3}, "stopping": {"max_tokens": 20, "ignore_eos": True},
+        "output": {"logprobs": 2, "prompt_logprobs": 1, "token_ids": True}}))
+    assert events[0].accepted.sampling.n == 3 and events[0].accepted.output.logprobs == 2
+    finished = {event.finished.index: event.finished for event in events if event.WhichOneof("event") == "finished"}
+    assert sorted(finished) == [0, 1, 2] and all(one.usage.completion_tokens == 20 for one in finished.values())
+    prompt = finished[0].prompt_logprobs
+    assert [entry.token_id for entry in prompt] == [1, 2, 3]
+    assert not prompt[0].HasField("logprob") and prompt[1].HasField("logprob") and len(prompt[1].top) == 1
+    for index in range(3):
+        logprobs = [entry for event in events if event.delta.index == index for entry in event.delta.logprobs]
+        assert len(logprobs) == 20 and all(len(entry.top) == 2 and entry.logprob <= 0 for entry in logprobs)
+
+
+def test_parameters_that_are_left_out_are_told_apart_from_zero(client):
+    request = {"token_ids": {"ids": [1, 2, 3]}, "stopping": {"max_tokens": 1, "stop_token_ids": [9, 9, 4]},
+               "sampling": {"temperature": 0.0, "logit_bias": {5: -1.5, 2: 3.0}, "bad_token_ids": [{"ids": [7, 8]}]},
+               "scheduling": {"priority": -3}, "cache": {"bypass_prefix": True}}
+    accepted = client.call("cohort.v1.Generation.Generate", request).accepted
+    assert accepted.sampling.temperature == 0 and accepted.sampling.repetition_penalty == 1
+    assert dict(accepted.sampling.logit_bias) == {5: -1.5, 2: 3.0}
+    assert list(accepted.sampling.bad_token_ids[0].ids) == [7, 8]
+    assert list(accepted.stopping.stop_token_ids) == [4, 9] and accepted.stopping.min_tokens == 0
+    assert accepted.scheduling.priority == -3 and accepted.cache.bypass_prefix
+    assert not accepted.output.HasField("logprobs") and accepted.output.text
+
+
+def test_a_client_that_does_not_read_loses_nothing_and_holds_up_nobody(client):
+    slow = client.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1]}, "output": {"logprobs": 20}, "stopping": {"max_tokens": 4000, "ignore_eos": True}})
+    wait_until(lambda: client.call("cohort.v1.Control.GetLoad").paused == 1, 60, "the slow reader's request is paused")
+    quick = client.call("cohort.v1.Generation.Generate", {
+        "token_ids": {"ids": [1]}, "stopping": {"max_tokens": 10, "ignore_eos": True}})
+    assert len(quick.outputs[0].token_ids) == 10
+    events = list(slow)
+    ids = [token for event in events for token in event.delta.token_ids]
+    assert len(ids) == 4000 and events[-1].finished.usage.completion_tokens == 4000
+    assert ids[:10] == list(quick.outputs[0].token_ids)
 
 
 def test_cancelling_frees_the_blocks(client):
@@ -133,6 +152,13 @@ BAD_REQUESTS = {
     "stopping.max_tokens": {"stopping": {"max_tokens": 0}},
     "token_ids.ids": {"token_ids": {"ids": [1, 4000000]}},
     "input": {"token_ids": None},
+    "sampling.n": {"sampling": {"n": 0}},
+    "sampling.min_p": {"sampling": {"min_p": -0.5}},
+    "sampling.logit_bias": {"sampling": {"logit_bias": {id_: 1.0 for id_ in range(301)}}},
+    "sampling.allowed_token_ids": {"sampling": {"allowed_token_ids": list(range(1025))}},
+    "sampling.bad_token_ids": {"sampling": {"bad_token_ids": [{"ids": []}]}},
+    "stopping.min_tokens": {"stopping": {"min_tokens": 3, "max_tokens": 2}},
+    "output.logprobs": {"output": {"logprobs": 4294967295}},
 }
 
 

@@ -25,6 +25,10 @@ TEST(ScoreJson, StartsWithNull) {
   result.add_token_ids(6);
   result.add_logprobs(-0.1f);
   EXPECT_EQ(ToJson(result).dump(), R"({"token_ids":[5,6],"logprobs":[null,-0.100000001]})");
+  v1::TopLogprob& top = *(result.add_tokens(), result.add_tokens())->add_top();
+  top.set_token_id(7);
+  top.set_logprob(-0.5f);
+  EXPECT_EQ(ToJson(result)["top"].dump(), R"([[],[{"token_id":7,"logprob":-0.5}]])");
 }
 
 TEST(StatusJson, HasTheDocumentedFieldsAndTheRanks) {
@@ -36,9 +40,11 @@ TEST(StatusJson, HasTheDocumentedFieldsAndTheRanks) {
   rank.set_process_id(42);
   rank.set_state("serving");
   const nlohmann::ordered_json json = ToJson(load);
-  for (const char* key : {"state", "epoch", "running", "waiting", "kv_blocks_used",
-                          "kv_blocks_total", "block_size", "ranks", "steps", "requests_finished",
-                          "prompt_tokens", "generated_tokens", "last_step_milliseconds"}) {
+  for (const char* key :
+       {"state", "epoch", "running", "waiting", "kv_blocks_used", "kv_blocks_total", "block_size",
+        "ranks", "steps", "requests_finished", "prompt_tokens", "generated_tokens",
+        "last_step_milliseconds", "paused", "kv_blocks_cached", "preemptions",
+        "prefix_queried_tokens", "prefix_hit_tokens"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["ranks"][0]["pid"], 42);

@@ -10,16 +10,18 @@ TEST(EngineDeadline, IsALittleBeforeTheClients) {
   const absl::Duration step = absl::Milliseconds(5);
   EXPECT_EQ(EngineDeadline(absl::InfiniteFuture(), now, step), absl::InfiniteFuture());
   EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step),
-            now + absl::Seconds(60) - absl::Milliseconds(250));
-  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now, step), now + absl::Milliseconds(90));
+            now + absl::Seconds(60) - absl::Milliseconds(255));
+  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now, step),
+            now + absl::Milliseconds(85));
   EXPECT_EQ(EngineDeadline(now - absl::Seconds(1), now, step), now - absl::Seconds(1));
 }
 
 TEST(EngineDeadline, LeavesTimeForAStepInProgress) {
   const absl::Time now = absl::UnixEpoch();
   const absl::Duration step = absl::Seconds(1);
-  EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step), now + absl::Seconds(58));
-  EXPECT_EQ(EngineDeadline(now + absl::Seconds(3), now, step), now + absl::Milliseconds(1500));
+  EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step),
+            now + absl::Seconds(59) - absl::Milliseconds(250));
+  EXPECT_EQ(EngineDeadline(now + absl::Seconds(2), now, step), now + absl::Milliseconds(1300));
 }
 
 TEST(StatusOf, MapsReasonsToCodes) {

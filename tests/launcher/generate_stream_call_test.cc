@@ -131,6 +131,37 @@ TEST_F(GenerateStreamCallTest, AStopStringEndsTheSequenceEarly) {
   EXPECT_EQ(received[0].finishes[0].usage().completion_tokens(), 7u);
 }
 
+TEST_F(GenerateStreamCallTest, LogProbabilitiesComeWithTheirTokens) {
+  Start();
+  v1::GenerateRequest request = Ids({7, 8, 9}, 5);
+  request.mutable_output()->set_logprobs(2);
+  request.mutable_output()->set_prompt_logprobs(1);
+  std::vector<v1::GenerateEvent> events;
+  ASSERT_TRUE(Stream(request, events).ok());
+  int tokens = 0;
+  for (const v1::GenerateEvent& event : events) {
+    const v1::Delta& delta = event.delta();
+    ASSERT_EQ(delta.logprobs_size(), delta.token_ids_size());
+    for (int i = 0; i < delta.logprobs_size(); ++i, ++tokens) {
+      EXPECT_EQ(delta.logprobs(i).token_id(), delta.token_ids(i));
+      EXPECT_EQ(delta.logprobs(i).logprob(), -static_cast<float>(delta.token_ids(i)) / 4);
+      EXPECT_EQ(delta.logprobs(i).top_size(), 2);
+      EXPECT_EQ(delta.logprobs(i).top(1).token_id(), 1u);
+    }
+  }
+  EXPECT_EQ(tokens, 5);
+  const auto& prompt = events.back().finished().prompt_logprobs();
+  ASSERT_EQ(prompt.size(), 3);
+  EXPECT_FALSE(prompt[0].has_logprob());
+  EXPECT_EQ(prompt[2].logprob(), -9 / 4.0f);
+  EXPECT_EQ(prompt[2].top(0).token_id(), 0u);
+
+  v1::GenerateResult result;
+  ASSERT_TRUE(Generate(request, &result).ok());
+  EXPECT_EQ(result.outputs(0).logprobs_size(), 5);
+  EXPECT_EQ(result.prompt_logprobs_size(), 3);
+}
+
 // Reads nothing until the server stands still, then everything.
 TEST_F(GenerateStreamCallTest, ASlowReaderPausesItsSequencesAndLosesNothing) {
   Start();
@@ -147,6 +178,7 @@ TEST_F(GenerateStreamCallTest, ASlowReaderPausesItsSequencesAndLosesNothing) {
     return generated > 0 && generated == before + 50;
   }));
   EXPECT_LT(generated, 2 * kTokens);
+  EXPECT_EQ(Load().paused(), 2u);
   std::vector<v1::GenerateEvent> events;
   for (v1::GenerateEvent event; stream->Read(&event);) events.push_back(event);
   EXPECT_TRUE(stream->Finish().ok());

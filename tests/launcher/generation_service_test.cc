@@ -239,12 +239,17 @@ TEST_F(GenerationServiceTest, ScoreReturnsOneLogProbabilityPerTokenAfterTheFirst
   Start();
   v1::ScoreRequest request;
   request.set_text("abc");
+  request.set_top(2);
   grpc::ClientContext context;
   v1::ScoreResult result;
   const grpc::Status status = generation_->Score(&context, request, &result);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_THAT(result.token_ids(), ::testing::ElementsAre('a', 'b', 'c'));
   EXPECT_THAT(result.logprobs(), ::testing::ElementsAre(-'b' / 4.0f, -'c' / 4.0f));
+  ASSERT_EQ(result.tokens_size(), 3);
+  EXPECT_FALSE(result.tokens(0).has_logprob());
+  EXPECT_EQ(result.tokens(2).text(), "c");
+  EXPECT_EQ(result.tokens(2).top_size(), 2);
   EXPECT_TRUE(Eventually([this] { return BlocksAreFree(); }));
 }
 

@@ -17,20 +17,39 @@ void RankScript::Release() {
   changed_.notify_all();
 }
 
+namespace {
+
+float LogprobOf(int32_t id) { return id < 0 ? 0 : -static_cast<float>(id) / 4; }
+
+void AppendTop(int64_t count, std::vector<TokenLogprob>& top) {
+  for (int32_t id = 0; id < count; ++id) top.push_back({.id = id, .logprob = LogprobOf(id)});
+}
+
+}  // namespace
+
+void ScriptedRank::Answer(const SequenceRows& rows, SequenceResult& result) {
+  result.slot = rows.slot;
+  if (rows.sample) {
+    const int32_t token = script_->choose_(rows.first_position + rows.tokens.size() - 1);
+    result.tokens = {token};
+    const int32_t logprobs = logprobs_.at(rows.slot);
+    if (logprobs >= 0) result.token_logprobs = {LogprobOf(token)};
+    AppendTop(logprobs, result.token_top);
+  }
+  for (const int32_t target : rows.score_targets) {
+    result.logprobs.push_back(LogprobOf(target));
+    AppendTop(rows.score_top, result.score_top);
+  }
+}
+
 absl::Status ScriptedRank::Send(StringView plan_bytes, absl::Time) {
   ASSIGN_OR_RETURN(const StepPlan plan, DecodeStepPlan(plan_bytes));
+  for (const AdmitSequence& admit : plan.admits) logprobs_[admit.slot] = admit.sampling.logprobs;
   StepResult result;
   result.epoch = plan.epoch;
   result.step = plan.step;
   for (const SequenceRows& rows : plan.rows) {
-    if (!rows.sample && rows.score_targets.empty()) continue;
-    SequenceResult& sequence = result.sequences.emplace_back();
-    sequence.slot = rows.slot;
-    const uint64_t last = rows.first_position + rows.tokens.size() - 1;
-    if (rows.sample) sequence.tokens = {script_->choose_(last)};
-    for (const int32_t target : rows.score_targets) {
-      sequence.logprobs.push_back(target < 0 ? 0 : -static_cast<float>(target) / 4);
-    }
+    if (rows.sample || !rows.score_targets.empty()) Answer(rows, result.sequences.emplace_back());
   }
   const std::lock_guard<std::mutex> lock(script_->mutex_);
   script_->answers_.push_back(Encode(result));

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -33,6 +34,7 @@ class RankScript {
   std::deque<std::string> answers_;
 };
 
+// Log-probabilities are made up: that of id i is -i / 4, the likeliest are 0, 1, 2, ...
 class ScriptedRank final : public StepLink {
  public:
   explicit ScriptedRank(std::shared_ptr<RankScript> script) : script_(std::move(script)) {}
@@ -42,7 +44,10 @@ class ScriptedRank final : public StepLink {
   void Abort(absl::Status reason) override;
 
  private:
+  void Answer(const SequenceRows& rows, SequenceResult& result);
+
   const std::shared_ptr<RankScript> script_;
+  std::map<uint32_t, int32_t> logprobs_;  // by slot: SamplingParameters::logprobs
 };
 
 // A group of one such rank.
