@@ -71,6 +71,7 @@ class CohortServer:
                 "stopping": {"max_tokens": max_tokens, "ignore_eos": True}}, timeout=STREAM_SECONDS):
             if event.HasField("delta"):
                 stream.arrivals.append((time.monotonic(), len(event.delta.token_ids)))
+                stream.ids.extend(event.delta.token_ids)
             elif event.HasField("finished"):
                 stream.cached_tokens = event.finished.usage.cached_tokens
         if stream.tokens != max_tokens:

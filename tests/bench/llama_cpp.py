@@ -125,6 +125,7 @@ class LlamaServer:
             event = parse_server_event(line)
             if event and event.get("tokens"):
                 stream.arrivals.append((time.monotonic(), len(event["tokens"])))
+                stream.ids.extend(event["tokens"])
             if event and event.get("stop"):
                 final = event
         connection.close()

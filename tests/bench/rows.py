@@ -10,6 +10,7 @@ import cohort_server
 import llama_cpp
 from streams import closed_loop, mean_seconds_to_first_token, random_prompt, steady_rate
 
+AGREEMENT_PROMPTS, AGREEMENT_TOKENS = 8, 8
 DECODE_TOKENS = 64
 PREFILL_TOKENS = 512
 BATCHES = (8, 16)
@@ -68,6 +69,19 @@ def rank_memory(process_id):
     with open(f"/proc/{process_id}/smaps_rollup", encoding="ascii") as file:
         words = [line.split() for line in file.readlines()[1:]]
     return {word[0].rstrip(":"): int(word[1]) * 1024 for word in words if len(word) >= 3 and word[2] == "kB"}
+
+
+def measure_agreement(context):
+    """Greedy tokens that are equal up to the first different one: both sides do the same work."""
+    if not context.llama_cpp():
+        return {}
+    equal = 0
+    for _ in range(AGREEMENT_PROMPTS):
+        prompt = random_prompt(context.generator, 12)
+        ours, theirs = (server.generate(prompt, AGREEMENT_TOKENS).ids
+                        for server in (context.cohort(1), context.llama_server()))
+        equal += next((index for index, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    return {"equal tokens": float(equal)}
 
 
 def measure_decode(context):
@@ -194,6 +208,9 @@ class Row:
 
 ONE_RANK, TWO_RANKS = "1 rank x 2 threads tokens/s", "2 ranks x 1 thread tokens/s"
 ROWS = (
+    Row("agreement", f"Greedy tokens of {AGREEMENT_PROMPTS} prompts, {AGREEMENT_TOKENS} each", measure_agreement, 1, (
+        # Random weights leave some margins below what bf16 rounds away.
+        Bar("equal to llama.cpp's / all", "equal tokens", AGREEMENT_PROMPTS * AGREEMENT_TOKENS, 0.8, True, "0.95"),)),
     Row("decode", f"Decode, batch 1, {DECODE_TOKENS} tokens, 2 threads", measure_decode, 7, (
         Bar("cohort / llama.cpp", ONE_RANK, "llama.cpp tokens/s", 1.0, True, "1.02"),
         Bar("bytes of weights read / read bandwidth", "weights read GB/s", "read bandwidth of the same pages GB/s", 0.9,

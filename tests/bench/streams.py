@@ -14,6 +14,7 @@ class Stream:
     """One generation as its client saw it; times are of time.monotonic()."""
     started: float
     arrivals: list = dataclasses.field(default_factory=list)  # (time, tokens that came then)
+    ids: list = dataclasses.field(default_factory=list)
     cached_tokens: int = 0
 
     @property
