@@ -58,8 +58,8 @@ def render(records):
         if not repetitions:
             continue
         busy = statistics.median(record["others_busy"] for record in repetitions)
-        lines += [f"### {row.title}", "",
-                  f"{repetitions[0]['time']} to {repetitions[-1]['time']}; other work kept {busy:.0%} of the machine busy.", ""]
+        times = f"{repetitions[0]['time']} to {repetitions[-1]['time']}"
+        lines += [f"### {row.title}", "", f"{times}; other work kept {busy:.0%} of the machine busy.", ""]
         lines += ["| bar | wanted | predicted | median | smallest - largest | |", "|---|---|---|---|---|---|"]
         lines += [*bar_lines(row, repetitions), ""]
         lines += [*value_table(repetitions), ""]

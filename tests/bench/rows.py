@@ -50,12 +50,13 @@ class Context:
         return self.tools(self.options.ik_llama_cpp)
 
     def llama_server(self):
-        return self._server("llama-server", lambda: llama_cpp.LlamaServer(self.llama_cpp(), slots=8, tokens_per_slot=256))
+        return self._server("llama-server",
+                            lambda: llama_cpp.LlamaServer(self.llama_cpp(), slots=8, tokens_per_slot=256))
 
     def run_program(self, name, *arguments):
         """The JSON objects, one a line, that a program of tests/bench prints."""
-        path = self.options.cohort.parent / name
-        out = subprocess.run([path, *map(str, arguments)], check=True, capture_output=True, text=True, timeout=120).stdout
+        command = [self.options.cohort.parent / name, *map(str, arguments)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
         return [json.loads(line) for line in out.splitlines()]
 
     def stop(self):
@@ -90,7 +91,8 @@ def measure_decode(context):
     if tools:
         values["llama.cpp tokens/s"] = tools.decode_rate(DECODE_TOKENS)
     values["1 rank x 2 threads tokens/s"] = steady_rate([context.cohort(1).generate(prompt, DECODE_TOKENS + 1)])
-    bandwidth = {(line["pages"], line["threads"]): line["gb_per_second"] for line in context.run_program("read_bandwidth")}
+    bandwidth = {(line["pages"], line["threads"]): line["gb_per_second"]
+                 for line in context.run_program("read_bandwidth")}
     values["2 ranks x 1 thread tokens/s"] = steady_rate([context.cohort(2).generate(prompt, DECODE_TOKENS + 1)])
     rank = context.cohort(1).load().ranks[0]
     huge = rank_memory(rank.process_id)["AnonHugePages"] > rank.weight_bytes / 2
@@ -142,15 +144,17 @@ def measure_start(context):
     if tools:
         values["llama.cpp s"] = tools.seconds_to_first_token(START_PROMPT)
         values["llama.cpp without its warm-up run s"] = tools.seconds_to_first_token(START_PROMPT, "--no-warmup")
+    flags = ["--threads", "2", "--device", "cpu", *SERVER_FLAGS]
     values["cohort s"] = cohort_server.seconds_to_first_token(
-        context.options.cohort, context.options.model, ["--threads", "2", "--device", "cpu", *SERVER_FLAGS], START_PROMPT)
+        context.options.cohort, context.options.model, flags, START_PROMPT)
     return values
 
 
 def measure_memory(context):
     values = {}
     for ranks in (1, 2):
-        server = cohort_server.CohortServer(context.options.cohort, context.options.model, ranks, 2 // ranks, MEMORY_FLAGS)
+        server = cohort_server.CohortServer(context.options.cohort, context.options.model, ranks, 2 // ranks,
+                                            MEMORY_FLAGS)
         try:
             server.generate(random_prompt(context.generator, MEMORY_PROMPT_TOKENS), 16)
             for rank in server.load().ranks:
@@ -221,7 +225,8 @@ ROWS = (
         Bar("cohort / ik_llama.cpp", "cohort beside ik_llama.cpp tokens/s", "ik_llama.cpp tokens/s", 1.25, True,
             "1.30"))),
     Row("batched", "Decode of several sequences, 2 threads", measure_batched, 7, (
-        Bar("cohort / llama.cpp, 8", "cohort, 8 sequences tokens/s", "llama.cpp, 8 sequences tokens/s", 1.5, True, "1.7"),
+        Bar("cohort / llama.cpp, 8", "cohort, 8 sequences tokens/s", "llama.cpp, 8 sequences tokens/s", 1.5, True,
+            "1.7"),
         Bar("cohort / llama.cpp, 16", "cohort, 16 sequences tokens/s", "llama.cpp, 16 sequences tokens/s", 1.4, True,
             "1.6"))),
     Row("start", "Process start to first token, warm page cache, 127-token prompt", measure_start, 7, (
@@ -230,7 +235,8 @@ ROWS = (
             "0.85"))),
     Row("memory", "Memory of a rank after use", measure_memory, 1, tuple(
         Bar(f"rank {rank} of {ranks}: private / slice and KV", f"rank {rank} of {ranks}, private MB",
-            f"rank {rank} of {ranks}, slice and KV MB", 1.1, False, "1.04") for ranks in (1, 2) for rank in range(ranks))),
+            f"rank {rank} of {ranks}, slice and KV MB", 1.1, False, "1.04")
+        for ranks in (1, 2) for rank in range(ranks))),
     Row("scheduler", "Host cost of a decode step (plan, encode, commit)", measure_scheduler, 7, (
         Bar("256 sequences, us", "256 sequences us", 1, 200, False, "60"),
         Bar("1,024 sequences, us", "1024 sequences us", 1, 1000, False, "350"))),

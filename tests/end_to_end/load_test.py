@@ -1,10 +1,13 @@
-"""Many streams of every kind at once: each ends as it should, and nothing of them stays behind.
+"""64 concurrent streams of every kind: all end as they should, tokens do not depend on what else runs, nothing leaks.
 
-COHORT_TEST_REQUESTS sets how many requests there are (default 320); 64 are in progress at a time.
+4,000 requests by default; COHORT_TEST_ALL=1 makes it 10,000, COHORT_LOAD_REQUESTS any number.
 """
 
-import concurrent.futures
+import collections
+import dataclasses
 import os
+import random
+import threading
 
 import grpc
 import pytest
@@ -12,122 +15,301 @@ import pytest
 from conftest import Server, wait_until
 from reflection_client import Client
 
-REQUESTS = int(os.environ.get("COHORT_TEST_REQUESTS", "320"))
-AT_A_TIME = 64
-STREAM = "cohort.v1.Generation.GenerateStream"
+STREAMS = 64
+CALL_SECONDS = 120  # whatever takes longer hangs
+SANITIZED = bool(os.environ.get("COHORT_SANITIZE"))
+DEFAULT_REQUESTS = 10000 if os.environ.get("COHORT_TEST_ALL") else 400 if SANITIZED else 4000
+REQUESTS = int(os.environ.get("COHORT_LOAD_REQUESTS", DEFAULT_REQUESTS))
+REFERENCE_TOKENS = 300
+# So few blocks that the 64 streams compete for them, and a queue that holds all of them.
+SERVE_FLAGS = ("--tp", "2", "--threads", "1", "--kv-memory", "1MiB", "--max-running", "48", "--max-waiting", "256",
+               "--max-batch-tokens", "128")
+# Growth that is not a leak: allocators keep what they once had, in an arena per thread. With 5,000 requests in the
+# second part, a leak of a kilobyte in each of them shows.
+HEAP_SLACK_BYTES = 4 << 20
 
 
-@pytest.fixture(scope="module")
-def server(tiny):
-    with Server(tiny, "--tp", "2", "--dtype", "fp32", "--max-running", "48", "--kv-memory", "8MiB") as running:
-        yield running
+@dataclasses.dataclass
+class Reference:
+    """What a request gives when nothing else runs."""
+    prompt: list
+    sampling: dict
+    tokens: list
+    logprobs: list
+
+    def request(self, max_tokens):
+        return {"token_ids": {"ids": self.prompt}, "sampling": self.sampling,
+                "stopping": {"max_tokens": max_tokens, "ignore_eos": True}}
 
 
-@pytest.fixture(scope="module")
-def client(server):
-    return Client(server.address)
+class Progress:
+    """Counts requests, and lets a slow reader wait for others instead of sleeping."""
+
+    def __init__(self):
+        self.condition = threading.Condition()
+        self.started = 0
+        self.ended = collections.Counter()  # by kind and outcome
+
+    def next_index(self, limit):
+        with self.condition:
+            if self.started == limit:
+                return None
+            self.started += 1
+            return self.started - 1
+
+    def end(self, kind, outcome):
+        with self.condition:
+            self.ended[kind, outcome] += 1
+            self.condition.notify_all()
+
+    def wait_for_more(self, count, limit):
+        """Until `count` more requests have ended, or nearly all of `limit`, when others may wait as well."""
+        with self.condition:
+            goal = min(self.ended.total() + count, limit - STREAMS)
+            assert self.condition.wait_for(lambda: self.ended.total() >= goal, CALL_SECONDS), "other requests end"
 
 
-def prompt(i):
-    return [1 + (i * 7 + j * j) % 500 for j in range(3 + i % 5 * 17)]
+def tokens_of(events):
+    return [token for event in events for token in event.delta.token_ids]
 
 
-def request(i, tokens, **more):
-    fields = {"token_ids": {"ids": prompt(i)}, "stopping": {"max_tokens": tokens, "ignore_eos": True}}
-    return {**fields, **more}
+def stream(client, request, **options):
+    return client.call("cohort.v1.Generation.GenerateStream", request, **{"timeout": CALL_SECONDS, **options})
 
 
-def read(stream):
-    """Ids by sequence, and how each finished; the events must be in order."""
-    ids, finishes, expected = {}, {}, 0
-    for event in stream:
-        assert event.event_sequence == expected
-        expected += 1
-        if event.WhichOneof("event") == "delta":
-            sequence = ids.setdefault(event.delta.index, [])
-            assert event.delta.first_position == len(sequence)
-            sequence.extend(event.delta.token_ids)
-        elif event.WhichOneof("event") == "finished":
-            assert event.finished.index not in finishes
-            finishes[event.finished.index] = event.finished
-    for index, finished in finishes.items():
-        assert finished.usage.completion_tokens == len(ids.get(index, []))
-    return ids, finishes
+def read_to_error(events, received):
+    """The status that ends a stream; its tokens go into `received`."""
+    try:
+        for event in events:
+            received.extend(event.delta.token_ids)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
-def greedy(client, i, alone):
-    ids, _ = read(client.call(STREAM, request(i, 5 + i % 40)))
-    assert ids[0] == alone[i % len(alone)][:5 + i % 40], "tokens do not depend on what else runs"
+def run_to_its_length(load, generator, reference):
+    count = generator.choice([1, 2, 3, 5, 8, 13, 21])
+    events = list(stream(load.client, reference.request(count)))
+    assert events[0].HasField("accepted") and events[-1].HasField("finished")
+    assert [event.event_sequence for event in events] == list(range(len(events)))
+    assert tokens_of(events) == reference.tokens[:count]
+    assert events[-1].finished.usage.completion_tokens == count
+    return "ok"
 
 
-def sampled(client, i, _):
-    fields = request(i, 20, sampling={"temperature": 1.3, "top_p": 0.9, "n": 1 + i % 4, "seed": i},
-                     output={"logprobs": i % 3}, scheduling={"priority": i % 3 - 1})
-    ids, finishes = read(client.call(STREAM, fields))
-    assert len(finishes) == 1 + i % 4 and all(len(one) == 20 for one in ids.values())
+def run_unary(load, generator, reference):
+    count = generator.randrange(1, 12)
+    result = load.client.call("cohort.v1.Generation.Generate", reference.request(count), timeout=CALL_SECONDS)
+    assert list(result.outputs[0].token_ids) == reference.tokens[:count]
+    return "ok"
 
 
-def penalised(client, i, _):
-    sampling = {"frequency_penalty": 1.5, "repetition_penalty": 1.2, "logit_bias": {i % 400: 5.0}, "min_p": 0.02}
-    result = client.call("cohort.v1.Generation.Generate", request(i, 15, sampling=sampling))
-    assert len(result.outputs[0].token_ids) == 15
+def stop_at_a_token(load, generator, reference):
+    stop = generator.choice(reference.tokens[:20])
+    request = reference.request(40)
+    request["stopping"]["stop_token_ids"] = [stop]
+    tokens = tokens_of(stream(load.client, request))
+    assert tokens == reference.tokens[:reference.tokens.index(stop) + 1]
+    return "ok"
 
 
-def cancelled(client, i, _):
-    stream = client.call(STREAM, request(i, 1500))
-    for event in stream:
-        if event.WhichOneof("event") == "delta" and event.delta.first_position > i % 9:
+def score(load, generator, reference):
+    request = {"token_ids": {"ids": reference.prompt}}
+    result = load.client.call("cohort.v1.Generation.Score", request, timeout=CALL_SECONDS)
+    # fp32 sums may be cut into other chunks; a wrong row would be off by whole units.
+    assert list(result.logprobs) == pytest.approx(reference.logprobs, abs=1e-4)
+    return "ok"
+
+
+def cancel_after_some_tokens(load, generator, reference):
+    events, received = stream(load.client, reference.request(REFERENCE_TOKENS)), []
+    for event in events:
+        received.extend(event.delta.token_ids)
+        if len(received) >= generator.randrange(1, 10):
             break
-    stream.cancel()
+    events.cancel()
+    assert received == reference.tokens[:len(received)]
+    assert events.code() == grpc.StatusCode.CANCELLED
+    return "cancelled"
 
 
-def late(client, i, _):
-    with pytest.raises(grpc.RpcError) as error:
-        read(client.call(STREAM, request(i, 1500, sampling={"n": 2}), timeout=0.05 + i % 7 / 20))
-    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+def cancel_before_the_first_token(load, generator, reference):
+    events = stream(load.client, reference.request(REFERENCE_TOKENS))
+    events.cancel()
+    assert events.code() == grpc.StatusCode.CANCELLED
+    return "cancelled"
 
 
-def slow(client, i, _):
-    """Begins to read when another request that came later is done."""
-    stream = client.call(STREAM, request(i, 700, output={"logprobs": 20}))
-    client.call("cohort.v1.Generation.Generate", request(i, 30))
-    ids, finishes = read(stream)
-    assert len(ids[0]) == 700 and finishes[0].usage.completion_tokens == 700
+def abort_by_name(load, generator, reference):
+    request, name = reference.request(REFERENCE_TOKENS), f"aborted-{generator.getrandbits(60)}"
+    request["request_id"] = name
+    events, received = stream(load.client, request), []
+    assert next(events).HasField("accepted")
+    aborted = load.client.call("cohort.v1.Control.Abort", {"request_ids": [name]}, timeout=CALL_SECONDS).aborted
+    code = read_to_error(events, received)
+    assert received == reference.tokens[:len(received)]
+    # One that had ended before the call is not aborted, and says so.
+    assert code == (grpc.StatusCode.CANCELLED if aborted else grpc.StatusCode.OK)
+    return "cancelled" if aborted else "ok"
 
 
-def refused(client, i, _):
-    with pytest.raises(grpc.RpcError) as error:
-        read(client.call(STREAM, request(i, 10, sampling={"n": 9})))
-    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+def pass_a_deadline(load, generator, reference):
+    events = stream(load.client, reference.request(REFERENCE_TOKENS), timeout=generator.uniform(0.005, 0.1))
+    received = []
+    code = read_to_error(events, received)
+    assert received == reference.tokens[:len(received)]
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED or len(received) == REFERENCE_TOKENS, code
+    return "deadline" if code == grpc.StatusCode.DEADLINE_EXCEEDED else "ok"
 
 
-KINDS = [greedy, sampled, greedy, cancelled, penalised, greedy, late, slow, greedy, refused]
+def read_slowly(load, generator, reference):
+    """Stops reading with more to come than the client's window takes."""
+    events, received = stream(load.slow_client, reference.request(REFERENCE_TOKENS)), []
+    for event in events:
+        received.extend(event.delta.token_ids)
+        if len(received) == 3:
+            load.progress.wait_for_more(STREAMS, load.requests)
+    assert received == reference.tokens
+    return "ok"
 
 
-def run(client, alone, count):
-    with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
-        for done in [pool.submit(KINDS[i % len(KINDS)], client, i, alone) for i in range(count)]:
-            done.result()
+BAD_REQUESTS = (
+    {"token_ids": {"ids": []}},
+    {"token_ids": {"ids": [1, 4000000]}},
+    {"token_ids": {"ids": [1]}, "stopping": {"max_tokens": 1000000}},
+    {"token_ids": {"ids": [1]}, "sampling": {"temperature": -1.0}},
+    {},
+)
 
 
-def descriptors(server):
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+def be_refused(load, generator, reference):
+    code = read_to_error(stream(load.client, generator.choice(BAD_REQUESTS)), [])
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    return "refused"
 
 
-def resident_bytes(server):
-    with open(f"/proc/{server.process.pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+# Of a hundred requests.
+KINDS = {run_to_its_length: 46, run_unary: 10, stop_at_a_token: 10, score: 6, cancel_after_some_tokens: 8,
+         cancel_before_the_first_token: 4, abort_by_name: 4, pass_a_deadline: 6, read_slowly: 1, be_refused: 5}
 
 
-def test_mixed_streams_end_as_they_should_and_leave_nothing(server, client):
-    alone = [read(client.call(STREAM, request(i, 45)))[0][0] for i in range(35)]
-    run(client, alone, AT_A_TIME * 2)  # so that pools and caches have their size
+class Load:
+    """STREAMS threads, each with one request after the other until `requests` have started."""
+
+    def __init__(self, address, references, requests):
+        self.client = Client(address)
+        # A window of a few dozen events: a reader that stops holds its sequence back soon.
+        self.slow_client = Client(address, [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0),
+                                            ("grpc.use_local_subchannel_pool", 1)])
+        self.references, self.requests = references, requests
+        self.progress, self.errors = Progress(), []
+
+    def _work(self):
+        while not self.errors:
+            index = self.progress.next_index(self.requests)
+            if index is None:
+                return
+            generator = random.Random(index)
+            (kind,) = generator.choices(list(KINDS), KINDS.values())
+            try:
+                outcome = kind(self, generator, generator.choice(self.references))
+                self.progress.end(kind.__name__, outcome)
+            except Exception as error:
+                error.add_note(f"in request {index}, {kind.__name__}")
+                self.errors.append(error)
+
+    def run(self):
+        threads = [threading.Thread(target=self._work) for _ in range(STREAMS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+        assert self.progress.ended.total() == self.requests
+        return self.progress.ended
+
+    def close(self):
+        self.client.channel.close()
+        self.slow_client.channel.close()
+
+
+def make_references(client):
+    references = []
+    for index in range(12):
+        generator = random.Random(1000 + index)
+        prompt = [generator.randrange(250) for _ in range(generator.choice([1, 2, 7, 16, 33, 90]))]
+        sampling = {"temperature": 0.0}
+        if index % 3 == 0:
+            sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "seed": index}
+        reference = Reference(prompt, sampling, [], [])
+        reference.tokens = tokens_of(stream(client, reference.request(REFERENCE_TOKENS)))
+        scored = client.call("cohort.v1.Generation.Score", {"token_ids": {"ids": prompt}}, timeout=CALL_SECONDS)
+        reference.logprobs = list(scored.logprobs)
+        assert len(reference.tokens) == REFERENCE_TOKENS and len(reference.logprobs) == len(prompt) - 1
+        references.append(reference)
+    return references
+
+
+@dataclasses.dataclass
+class Holdings:
+    """What the server's processes hold."""
+    descriptors: int
+    threads: int
+    anonymous_bytes: int
+
+
+def holdings_of(process_ids):
+    descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in process_ids)
+    threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in process_ids)
+    anonymous = 0
+    for pid in process_ids:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            anonymous += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
+    return Holdings(descriptors, threads, anonymous)
+
+
+def holdings_of_server(server):
+    return holdings_of([server.process.pid, *server.rank_pids()])
+
+
+def run_load(server, references, requests):
+    """One load with channels of its own; returns when its clients are gone and all is idle."""
+    load = Load(server.address, references, requests)
+    try:
+        ended = load.run()
+    finally:
+        load.close()
     server.wait_until_idle()
-    before, memory = descriptors(server), resident_bytes(server)
-    run(client, alone, REQUESTS)
-    server.wait_until_idle()
-    status = server.status()
-    assert status["waiting"] == 0 and status["paused"] == 0 and status["state"] == "serving"
-    wait_until(lambda: descriptors(server) <= before, 10, "no descriptor stays open")
-    # Far less than the prompts, deltas and log-probabilities of so many requests take together.
-    assert resident_bytes(server) - memory < 48 << 20
+    return ended
+
+
+def assert_every_kind_ended_in_its_way(ended):
+    outcomes = collections.defaultdict(set)
+    for kind, outcome in ended:
+        outcomes[kind].add(outcome)
+    assert set(outcomes) == {kind.__name__ for kind in KINDS}
+    assert "deadline" in outcomes["pass_a_deadline"] and "cancelled" in outcomes["abort_by_name"]
+
+
+def test_streams_of_every_kind_end_and_leave_nothing(tiny):
+    with Server(tiny, *SERVE_FLAGS) as server:
+        client = Client(server.address)
+        references = make_references(client)
+        # Whatever is allocated once and kept is allocated in the first part.
+        ended = run_load(server, references, REQUESTS // 2)
+        before = holdings_of_server(server)
+        ended += run_load(server, references, REQUESTS - REQUESTS // 2)
+        assert_every_kind_ended_in_its_way(ended)
+
+        load = client.call("cohort.v1.Control.GetLoad")
+        assert (load.running, load.waiting, load.kv_blocks_used) == (0, 0, 0)
+        # Connections of clients that are gone are closed a little later.
+        wait_until(lambda: holdings_of_server(server).descriptors <= before.descriptors, 10, "no new descriptors")
+        after = holdings_of_server(server)
+        assert after.threads <= before.threads + 2, "gRPC's pool of threads may still grow by a few"
+        if not SANITIZED:  # there freed memory is kept on purpose; leaks are found when the processes exit
+            assert after.anonymous_bytes - before.anonymous_bytes < HEAP_SLACK_BYTES
+        for reference in references:  # and it still gives what it gave at first
+            assert tokens_of(stream(client, reference.request(10))) == reference.tokens[:10]
+        client.channel.close()

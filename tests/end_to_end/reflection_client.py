@@ -8,8 +8,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 class Client:
     """Calls methods of a server by name, with messages made from reflected descriptors."""
 
-    def __init__(self, address):
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address, channel_options=()):
+        self.channel = grpc.insecure_channel(address, options=channel_options)
         self.database = ProtoReflectionDescriptorDatabase(self.channel)
         self.pool = descriptor_pool.DescriptorPool(self.database)
 
