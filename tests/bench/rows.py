@@ -10,7 +10,7 @@ import cohort_server
 import llama_cpp
 from streams import closed_loop, mean_seconds_to_first_token, random_prompt, steady_rate
 
-AGREEMENT_PROMPTS, AGREEMENT_TOKENS = 8, 8
+AGREEMENT_PROMPTS, AGREEMENT_PROMPT_TOKENS = 32, 12
 DECODE_TOKENS = 64
 PREFILL_TOKENS = 512
 BATCHES = (8, 16)
@@ -73,16 +73,13 @@ def rank_memory(process_id):
 
 
 def measure_agreement(context):
-    """Greedy tokens that are equal up to the first different one: both sides do the same work."""
+    """How often both sides choose the same token after a prompt, which shows that they do the same work."""
     if not context.llama_cpp():
         return {}
-    equal = 0
-    for _ in range(AGREEMENT_PROMPTS):
-        prompt = random_prompt(context.generator, 12)
-        ours, theirs = (server.generate(prompt, AGREEMENT_TOKENS).ids
-                        for server in (context.cohort(1), context.llama_server()))
-        equal += next((index for index, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-    return {"equal tokens": float(equal)}
+    prompts = [random_prompt(context.generator, AGREEMENT_PROMPT_TOKENS) for _ in range(AGREEMENT_PROMPTS)]
+    ours, theirs = ([server.generate(prompt, 1).ids for prompt in prompts]
+                    for server in (context.cohort(1), context.llama_server()))
+    return {"equal tokens": float(sum(a == b for a, b in zip(ours, theirs)))}
 
 
 def measure_decode(context):
@@ -212,9 +209,9 @@ class Row:
 
 ONE_RANK, TWO_RANKS = "1 rank x 2 threads tokens/s", "2 ranks x 1 thread tokens/s"
 ROWS = (
-    Row("agreement", f"Greedy tokens of {AGREEMENT_PROMPTS} prompts, {AGREEMENT_TOKENS} each", measure_agreement, 1, (
+    Row("agreement", f"The token chosen after each of {AGREEMENT_PROMPTS} prompts", measure_agreement, 1, (
         # Random weights leave some margins below what bf16 rounds away.
-        Bar("equal to llama.cpp's / all", "equal tokens", AGREEMENT_PROMPTS * AGREEMENT_TOKENS, 0.8, True, "0.95"),)),
+        Bar("equal to llama.cpp's / all", "equal tokens", AGREEMENT_PROMPTS, 0.85, True, "0.95"),)),
     Row("decode", f"Decode, batch 1, {DECODE_TOKENS} tokens, 2 threads", measure_decode, 7, (
         Bar("cohort / llama.cpp", ONE_RANK, "llama.cpp tokens/s", 1.0, True, "1.02"),
         Bar("bytes of weights read / read bandwidth", "weights read GB/s", "read bandwidth of the same pages GB/s", 0.9,
