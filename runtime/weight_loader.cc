@@ -6,8 +6,10 @@
 namespace cohort {
 namespace {
 
-// Host memory through which slices travel, however large they are.
+// Host memory through which slices travel that are converted or gathered, however large they are.
 constexpr int64_t kStagingBytes = int64_t{4} << 20;
+// What is copied at once of the others: enough for every thread of a CPU device to have its part.
+constexpr int64_t kCopyBytes = int64_t{32} << 20;
 
 Range Heads(Range heads, int64_t head_dim) {
   return {heads.begin * head_dim, heads.end * head_dim};
@@ -54,6 +56,7 @@ class Loader {
   void AddPiece(const WeightSlice& slice, TensorView destination);
   absl::Status CopyPiece(const Piece& piece, WeightSource& source,
                          const std::function<void(int64_t)>& report);
+  const void* Staged(const WeightSlice& slice, WeightSource& source);
 
   const ModelConfig& config_;
   const ShardPlan& plan_;
@@ -144,20 +147,27 @@ absl::StatusOr<ModelWeights> Loader::Allocate() {
 absl::Status Loader::CopyPiece(const Piece& piece, WeightSource& source,
                                const std::function<void(int64_t)>& report) {
   const int64_t row_bytes = piece.slice.columns.size() * SizeOf(dtype_);
-  const int64_t chunk_rows = std::max<int64_t>(kStagingBytes / row_bytes, 1);
-  staging_.resize(static_cast<size_t>(std::max(kStagingBytes, row_bytes)));
+  const bool is_ready = source.View(piece.slice, dtype_) != nullptr;
+  const int64_t chunk_rows =
+      std::max<int64_t>((is_ready ? kCopyBytes : kStagingBytes) / row_bytes, 1);
   source.Begin(piece.slice);
   for (int64_t row = 0; row < piece.slice.rows.size(); row += chunk_rows) {
     const int64_t rows = std::min(chunk_rows, piece.slice.rows.size() - row);
     WeightSlice chunk = piece.slice;
     chunk.rows = {piece.slice.rows.begin + row, piece.slice.rows.begin + row + rows};
-    source.Read(chunk, dtype_, staging_.data());
-    device_.CopyFromHost(staging_.data(), piece.destination.Rows(row, rows));
+    const void* data = is_ready ? source.View(chunk, dtype_) : Staged(chunk, source);
+    device_.CopyFromHost(data, piece.destination.Rows(row, rows));
     RETURN_IF_ERROR(device_.Synchronize());  // before the staging memory is written again
     report(rows * row_bytes);
   }
   source.End(piece.slice);
   return absl::OkStatus();
+}
+
+const void* Loader::Staged(const WeightSlice& slice, WeightSource& source) {
+  staging_.resize(static_cast<size_t>(slice.elements() * SizeOf(dtype_)));
+  source.Read(slice, dtype_, staging_.data());
+  return staging_.data();
 }
 
 absl::Status Loader::Fill(WeightSource& source, const WeightProgress& progress) {

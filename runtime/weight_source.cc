@@ -53,6 +53,11 @@ void ConvertRun(StringView stored_dtype, const unsigned char* source, int64_t co
   }
 }
 
+// Is an element stored as `stored_dtype` the same bytes as one of `dtype`?
+bool IsStoredAs(StringView stored_dtype, DType dtype) {
+  return stored_dtype == (dtype == DType::kF32 ? "F32" : "BF16");
+}
+
 int64_t StoredElementBytes(StringView stored_dtype) {
   return stored_dtype == "F32" ? StoredF32::kBytes : StoredBF16::kBytes;
 }
@@ -71,6 +76,14 @@ class CheckpointSource final : public WeightSource {
   }
 
   void End(const WeightSlice& slice) override { checkpoint_.DropPages(Stored(slice)); }
+
+  const void* View(const WeightSlice& slice, DType dtype) const override {
+    const StoredTensor& tensor = Stored(slice);
+    if (!slice.is_contiguous() || !IsStoredAs(tensor.dtype, dtype)) {
+      return nullptr;
+    }
+    return checkpoint_.data(tensor) + slice.rows.begin * slice.stored_columns * SizeOf(dtype);
+  }
 
   void Read(const WeightSlice& slice, DType dtype, void* destination) override {
     if (dtype == DType::kF32) {
@@ -128,6 +141,7 @@ class DummySource final : public WeightSource {
  public:
   void Begin(const WeightSlice&) override {}
   void End(const WeightSlice&) override {}
+  const void* View(const WeightSlice&, DType) const override { return nullptr; }
 
   void Read(const WeightSlice& slice, DType dtype, void* destination) override {
     if (dtype == DType::kF32) {

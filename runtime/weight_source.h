@@ -30,6 +30,10 @@ class WeightSource {
   virtual void Begin(const WeightSlice& slice) = 0;
   virtual void End(const WeightSlice& slice) = 0;
 
+  // The elements of `slice` where they lie densely as `dtype` in host memory already, at any
+  // alignment and until End(); null where they do not.
+  virtual const void* View(const WeightSlice& slice, DType dtype) const = 0;
+
   // Writes the elements of `slice`, rounded to `dtype` (fp32 or bf16), densely to host memory.
   virtual void Read(const WeightSlice& slice, DType dtype, void* destination) = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -77,10 +78,17 @@ absl::StatusOr<Tensor> CpuDevice::Allocate(Shape shape, DType dtype) {
 }
 
 void CpuDevice::CopyFromHost(const void* source, TensorView destination) {
-  const size_t bytes = TotalBytes(destination);
-  if (bytes > 0) {
-    std::memcpy(destination.data, source, bytes);
-  }
+  // First writes to fresh memory cost more than the copy: pages are found and cleared meanwhile.
+  // All threads share that, each in huge pages of its own.
+  constexpr int64_t kPartBytes = int64_t{2} << 20;
+  const int64_t bytes = static_cast<int64_t>(TotalBytes(destination));
+  const int64_t parts = (bytes + kPartBytes - 1) / kPartBytes;
+  threads_->ParallelFor(parts, 1, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kPartBytes;
+    std::memcpy(static_cast<char*>(destination.data) + first,
+                static_cast<const char*>(source) + first,
+                static_cast<size_t>(std::min(end * kPartBytes, bytes) - first));
+  });
 }
 
 void CpuDevice::CopyToHost(TensorView source, void* destination) {

@@ -1,5 +1,7 @@
 #include "kernels/device.h"
 
+#include <numeric>
+
 #include "tests/kernels/devices.h"
 
 namespace cohort {
@@ -77,6 +79,21 @@ TEST(Device, CopiesThereAndBack) {
       const HostTensor host = RandomNormal(random, DType::kBF16, Shape{rows, 13});
       ExpectSame(DeviceTensor(device, host).Read(), host);
     }
+  });
+}
+
+// More than one thread's part, and no multiple of it.
+TEST(Device, CopiesLargeTensorsThereAndBack) {
+  OnEachDevice([](Device& device) {
+    std::vector<int32_t> host((5 << 20) / 4 + 3);
+    std::iota(host.begin(), host.end(), 1);
+    const absl::StatusOr<Tensor> tensor =
+        device.Allocate(Shape{static_cast<int64_t>(host.size())}, DType::kI32);
+    ASSERT_TRUE(tensor.ok()) << tensor.status();
+    device.CopyFromHost(host.data(), tensor->view());
+    std::vector<int32_t> back(host.size());
+    device.CopyToHost(tensor->view(), back.data());
+    EXPECT_EQ(back, host);
   });
 }
 
