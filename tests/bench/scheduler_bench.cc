@@ -34,6 +34,7 @@ Scheduler MakeScheduler(int64_t sequences, int64_t steps) {
   options.blocks = sequences * (options.max_model_len / kBlockSize + 2);
   options.max_running = sequences;
   options.max_batch_tokens = std::max<int64_t>(512, 2 * sequences);
+  options.max_prefill_tokens = options.max_batch_tokens;
   options.max_waiting = sequences;
   options.eos_token_ids = {0};
   return Scheduler(options);
