@@ -15,7 +15,7 @@ absl::Status UnknownKind(StringView kind) {
 
 absl::StatusOr<std::unique_ptr<Device>> Device::Create(const DeviceOptions& options) {
   if (options.kind == "cpu") {
-    return CpuDevice::Create(options.threads);
+    return CpuDevice::Create(options.threads, options.instruction_set);
   }
   if (options.kind == "cuda") {
     return MakePluginDevice(options.index);

@@ -18,12 +18,15 @@ struct DeviceOptions {
   std::string kind = "cpu";  // "cpu" or "cuda"
   int index = 0;             // ordinal of the accelerator; unused on the CPU
   int threads = 1;           // CPU: threads that compute, the caller included; at least 1
+  // CPU: portable, avx2, avx512 or avx512_bf16; empty: the best that this machine has.
+  std::string instruction_set;
 };
 
 class Device {
  public:
   // FAILED_PRECONDITION, in one line that says what is missing, when `kind` is "cuda" and the
-  // plugin, the driver or the accelerator is absent; INVALID_ARGUMENT for an unknown kind.
+  // plugin, the driver or the accelerator is absent, or the machine lacks the instruction set;
+  // INVALID_ARGUMENT for an unknown kind or set.
   static absl::StatusOr<std::unique_ptr<Device>> Create(const DeviceOptions& options);
 
   virtual ~Device() = default;

@@ -13,7 +13,7 @@ namespace cohort {
 
 class CpuDevice : public Device {
  public:
-  static absl::StatusOr<std::unique_ptr<Device>> Create(int threads);
+  static absl::StatusOr<std::unique_ptr<Device>> Create(int threads, StringView instruction_set);
 
   StringView kind() const override { return "cpu"; }
   std::string description() const override;
@@ -24,10 +24,13 @@ class CpuDevice : public Device {
   Ops& ops() override { return ops_; }
 
  private:
-  explicit CpuDevice(std::unique_ptr<ThreadPool> threads)
-      : threads_(std::move(threads)), ops_(threads_.get()) {}
+  CpuDevice(std::unique_ptr<ThreadPool> threads, InstructionSet instruction_set)
+      : threads_(std::move(threads)),
+        instruction_set_(instruction_set),
+        ops_(threads_.get(), instruction_set) {}
 
   std::unique_ptr<ThreadPool> threads_;
+  const InstructionSet instruction_set_;
   CpuOps ops_;
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/ops.h"
 
@@ -13,7 +14,7 @@ namespace cohort {
 
 class CpuOps : public Ops {
  public:
-  explicit CpuOps(ThreadPool* threads);  // outlives this
+  CpuOps(ThreadPool* threads, InstructionSet instruction_set);  // the pool outlives this
 
  protected:
   // pointwise.cc
@@ -45,9 +46,12 @@ class CpuOps : public Ops {
   void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
 
  private:
+  TensorView ProductRows(const TensorView& x, const ProductKernels& kernels);
+
   ThreadPool& threads_;
-  const bool has_avx2_;         // lanes::HasAvx2()
-  std::vector<float> widened_;  // MatMul's x in fp32, rows padded to whole vectors
+  const KernelTable& kernels_;
+  const bool has_avx2_;
+  std::vector<float> product_rows_;  // of ProductRows(); grows to the largest step
 };
 
 // Calls f.operator()<T>() with the C++ type of an activation dtype.

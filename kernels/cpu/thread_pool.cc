@@ -1,5 +1,6 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <immintrin.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -10,11 +11,12 @@
 namespace cohort {
 namespace {
 
-// Some 10 microseconds, the order of a futex wake-up.
-constexpr int kSpins = 20000;
+// Some 40 microseconds, a few times a futex wake-up: longer than a step is serial between two jobs,
+// shorter than the time from step to step.
+constexpr int kSpins = 2000;
 
-// More chunks than threads, so that a thread that was held up does not hold up the rest.
-constexpr int64_t kChunksPerThread = 4;
+// More pieces than threads, so that a thread that was held up does not hold up the rest.
+constexpr int64_t kPiecesPerThread = 4;
 
 int AllowedCores() {
   cpu_set_t set;
@@ -39,10 +41,11 @@ absl::StatusOr<std::unique_ptr<ThreadPool>> ThreadPool::Create(int threads) {
 
 absl::Status ThreadPool::Start(int threads) {
   spins_ = threads <= AllowedCores() ? kSpins : 0;
+  stretches_ = std::make_unique<Stretch[]>(static_cast<size_t>(threads));
   try {
     workers_.reserve(static_cast<size_t>(threads - 1));
-    for (int i = 1; i < threads; ++i) {
-      workers_.emplace_back([this] { WorkerLoop(); });
+    for (int thread = 1; thread < threads; ++thread) {
+      workers_.emplace_back([this, thread] { WorkerLoop(thread); });
     }
   } catch (const std::exception& error) {
     return absl::ResourceExhaustedError(absl::StrCat("only ", workers_.size() + 1, " of ", threads,
@@ -52,91 +55,91 @@ absl::Status ThreadPool::Start(int threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stopping_ = true;
-    published_.fetch_add(1, std::memory_order_release);
-  }
-  wake_workers_.notify_all();
+  stopping_.store(true);
+  published_.fetch_add(1);
+  published_.notify_all();
   for (std::thread& worker : workers_) {
     worker.join();
   }
 }
 
 void ThreadPool::ParallelFor(int64_t count, int64_t grain, Body body) {
-  const int64_t pieces = threads() * kChunksPerThread;
-  const int64_t chunk = std::max({int64_t{1}, grain, (count + pieces - 1) / pieces});
-  if (count <= chunk || workers_.empty()) {
+  const int64_t most_pieces = threads() * kPiecesPerThread;
+  const int64_t piece = std::max({int64_t{1}, grain, (count + most_pieces - 1) / most_pieces});
+  if (count <= piece || workers_.empty()) {
     if (count > 0) {
       body(0, count);
     }
     return;
   }
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    CHECK(job_.body == nullptr) << "ParallelFor inside ParallelFor";
-    job_ = {&body, count, chunk};
-    next_.store(0, std::memory_order_relaxed);
-    published_.fetch_add(1, std::memory_order_release);
+  CHECK(body_ == nullptr) << "ParallelFor inside ParallelFor";
+  body_ = &body;
+  piece_ = piece;
+  const int64_t pieces = (count + piece - 1) / piece;
+  for (int64_t thread = 0; thread < threads(); ++thread) {
+    Stretch& stretch = stretches_[static_cast<size_t>(thread)];
+    stretch.next.store(thread * pieces / threads() * piece, std::memory_order_relaxed);
+    stretch.end = std::min(count, (thread + 1) * pieces / threads() * piece);
   }
-  wake_workers_.notify_all();
-  RunChunks(body, count, chunk);
-  {
-    // Closes the job: a worker that wakes up now finds nothing, so only those inside are awaited.
-    const std::lock_guard<std::mutex> lock(mutex_);
-    job_.body = nullptr;
+  inside_.store(kOpen, std::memory_order_release);
+  published_.fetch_add(1, std::memory_order_release);
+  published_.notify_all();
+  RunPieces(0);
+  // A worker that wakes up after this line finds the door closed: only those inside are awaited.
+  for (uint32_t inside = inside_.fetch_and(~kOpen) & ~kOpen; inside != 0;
+       inside = inside_.load(std::memory_order_acquire)) {
+    AwaitChange(inside_, inside);
   }
+  body_ = nullptr;
+}
+
+void ThreadPool::RunPieces(int thread) {
+  for (int i = 0; i < threads(); ++i) {
+    Stretch& stretch = stretches_[static_cast<size_t>((thread + i) % threads())];
+    for (int64_t begin;
+         (begin = stretch.next.fetch_add(piece_, std::memory_order_relaxed)) < stretch.end;) {
+      (*body_)(begin, std::min(stretch.end, begin + piece_));
+    }
+  }
+}
+
+bool ThreadPool::EnterJob() {
+  uint32_t inside = inside_.load(std::memory_order_relaxed);
+  while ((inside & kOpen) != 0) {
+    if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acquire,
+                                      std::memory_order_relaxed)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void ThreadPool::LeaveJob() {
+  inside_.fetch_sub(1, std::memory_order_release);
+  inside_.notify_one();
+}
+
+void ThreadPool::AwaitChange(const std::atomic<uint32_t>& word, uint32_t value) const {
   for (int i = 0; i < spins_; ++i) {
-    if (active_.load(std::memory_order_acquire) == 0) {
+    if (word.load(std::memory_order_acquire) != value) {
       return;
     }
+    _mm_pause();
   }
-  std::unique_lock<std::mutex> lock(mutex_);
-  wake_caller_.wait(lock, [this] { return active_.load(std::memory_order_acquire) == 0; });
+  word.wait(value, std::memory_order_acquire);
 }
 
-void ThreadPool::RunChunks(Body body, int64_t count, int64_t chunk) {
+void ThreadPool::WorkerLoop(int thread) {
+  uint32_t seen = 0;
   while (true) {
-    const int64_t begin = next_.fetch_add(chunk, std::memory_order_relaxed);
-    if (begin >= count) {
+    AwaitChange(published_, seen);
+    seen = published_.load(std::memory_order_acquire);
+    if (stopping_.load(std::memory_order_acquire)) {
       return;
     }
-    body(begin, std::min(count, begin + chunk));
-  }
-}
-
-void ThreadPool::AwaitPublished(uint64_t seen) {
-  for (int i = 0; i < spins_; ++i) {
-    if (published_.load(std::memory_order_acquire) != seen) {
-      return;
-    }
-  }
-  std::unique_lock<std::mutex> lock(mutex_);
-  wake_workers_.wait(lock,
-                     [this, seen] { return published_.load(std::memory_order_relaxed) != seen; });
-}
-
-void ThreadPool::WorkerLoop() {
-  uint64_t seen = 0;
-  while (true) {
-    AwaitPublished(seen);
-    Job job;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      seen = published_.load(std::memory_order_relaxed);
-      if (stopping_) {
-        return;
-      }
-      job = job_;
-      if (job.body == nullptr) {
-        continue;
-      }
-      active_.fetch_add(1, std::memory_order_relaxed);
-    }
-    RunChunks(*job.body, job.count, job.chunk);
-    if (active_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      wake_caller_.notify_one();
+    if (EnterJob()) {
+      RunPieces(thread);
+      LeaveJob();
     }
   }
 }

@@ -4,10 +4,8 @@
 #define COHORT_KERNELS_CPU_THREAD_POOL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -32,37 +30,42 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls `body` on disjoint ranges that cover [0, count), each of at least `grain` indices but
-  // the last, and returns when all are done. Which thread gets which range is a matter of timing.
-  // `body` must not call ParallelFor.
+  // the last, and returns when all are done. Each thread takes one stretch of [0, count) piece by
+  // piece, then helps the others: which thread gets which range is a matter of timing. `body` must
+  // not call ParallelFor. Allocates nothing.
   void ParallelFor(int64_t count, int64_t grain, Body body);
 
  private:
+  // What one thread is to do first; [next, end) is left of it.
+  struct alignas(64) Stretch {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   ThreadPool() = default;
   absl::Status Start(int threads);
-  void WorkerLoop();
-  void RunChunks(Body body, int64_t count, int64_t chunk);
-  // Waits until published_ differs from `seen`: spins a little where every thread has a core, then
+  void WorkerLoop(int thread);
+  void RunPieces(int thread);
+  // False when the job is over: then nothing of it may be read.
+  bool EnterJob();
+  void LeaveJob();
+  // Waits until `word` differs from `value`: spins a little where every thread has a core, then
   // sleeps.
-  void AwaitPublished(uint64_t seen);
-
-  struct Job {
-    const Body* body = nullptr;  // null between jobs
-    int64_t count = 0;
-    int64_t chunk = 1;
-  };
+  void AwaitChange(const std::atomic<uint32_t>& word, uint32_t value) const;
 
   std::vector<std::thread> workers_;
   int spins_ = 0;  // polls before a waiting thread sleeps
 
-  std::mutex mutex_;
-  std::condition_variable wake_workers_;
-  std::condition_variable wake_caller_;
-  Job job_;                // guarded by mutex_
-  bool stopping_ = false;  // guarded by mutex_
+  // The job. Written while nobody is inside, read by those inside.
+  const Body* body_ = nullptr;
+  int64_t piece_ = 1;                     // indices taken at a time
+  std::unique_ptr<Stretch[]> stretches_;  // [threads]
 
-  std::atomic<uint64_t> published_{0};  // jobs so far; written under mutex_
-  std::atomic<int> active_{0};          // workers inside the job; raised under mutex_
-  std::atomic<int64_t> next_{0};        // first index nobody took
+  // kOpen while workers may enter, plus the number of workers inside.
+  static constexpr uint32_t kOpen = 1u << 31;
+  alignas(64) std::atomic<uint32_t> inside_{0};
+  alignas(64) std::atomic<uint32_t> published_{0};  // jobs so far; wraps
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace cohort

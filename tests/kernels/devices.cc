@@ -1,14 +1,18 @@
 #include "tests/kernels/devices.h"
 
+#include "kernels/cpu/instruction_set.h"
+
 namespace cohort {
 
 std::vector<DeviceOptions> TestDevices() {
   std::vector<DeviceOptions> devices;
-  for (const int threads : {1, 3}) {
+  for (const InstructionSet set : SupportedInstructionSets()) {
     DeviceOptions options;
-    options.threads = threads;
+    options.threads = 3;
+    options.instruction_set = std::string(NameOf(set));
     devices.push_back(options);
   }
+  devices.push_back(DeviceOptions());
   if (DeviceAvailable("cuda").ok()) {
     DeviceOptions options;
     options.kind = "cuda";

@@ -13,7 +13,8 @@
 
 namespace cohort {
 
-// The CPU with one and with three threads, and CUDA where it is there.
+// The CPU with each instruction set it has on three threads, the best one on one thread, and CUDA
+// where it is there.
 std::vector<DeviceOptions> TestDevices();
 
 // Runs `body(Device&)` on each of them.

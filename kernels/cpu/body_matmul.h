@@ -1,0 +1,207 @@
+// MatMul: dot products along the columns, in tiles of a few features by a few tokens. Lane l of a
+// sum takes the columns l, l + width, ... one after the other, and the lanes are added in one
+// order: that order is the same in every tile, so a tile's size never shows in the result.
+//
+// No include guard: compiled once per instruction set, in its namespace.
+
+constexpr int kFeatures = COHORT_BODY_FEATURES;  // of a tile
+constexpr int kTokens = 4;                       // of a tile
+
+// Up to this many tokens weights come at the speed of memory: each tile's are fetched while the one
+// before is multiplied. Beyond it a panel stays in the second-level cache while all tokens pass by.
+constexpr int64_t kStreamedTokens = 24;
+constexpr int64_t kPanelBytes = 256 << 10;
+constexpr int64_t kLineBytes = 64;
+
+// How kStep columns of a weight row and a row of x are multiplied.
+template <class T>
+struct Product {
+  using X = float;
+  using Operand = Floats;
+  static constexpr int kStep = kWidth;
+  COHORT_CPU_INLINE static Operand Weight(const T* from) { return Load(from); }
+  COHORT_CPU_INLINE static Operand Value(const X* from) { return Load(from); }
+  COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) { sum += a * b; }
+};
+
+#if COHORT_BODY_BF16_PAIRS
+template <>
+struct Product<BFloat16> {
+  using X = BFloat16;
+  using Operand = __m512bh;
+  static constexpr int kStep = 2 * kWidth;
+  COHORT_CPU_INLINE static Operand Weight(const BFloat16* from) {
+    return reinterpret_cast<Operand>(_mm512_loadu_si512(from));
+  }
+  COHORT_CPU_INLINE static Operand Value(const BFloat16* from) { return Weight(from); }
+  COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) {
+    sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), a, b));
+  }
+};
+#endif
+
+// One step of columns: sums[c * kRows + r] += weight row r * row c of x.
+template <class T, int kRows, int kColumns>
+COHORT_CPU_INLINE void AddProducts(const T* weight, int64_t weight_stride,
+                                   const typename Product<T>::X* x, int64_t x_stride,
+                                   Floats (&sums)[kRows * kColumns]) {
+  typename Product<T>::Operand rows[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    rows[r] = Product<T>::Weight(weight + r * weight_stride);
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < kColumns; ++c) {
+    const typename Product<T>::Operand value = Product<T>::Value(x + c * x_stride);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      Product<T>::Add(sums[c * kRows + r], rows[r], value);
+    }
+  }
+}
+
+// kRows weight rows by kColumns rows of x. While it multiplies it fetches the lines behind its own
+// rows when those follow each other in memory.
+template <class T, int kRows, int kColumns, bool kFetchNext>
+COHORT_CPU_INLINE void MultiplyTile(const MatMulOperands& m, int64_t feature, int64_t token,
+                                    Floats (&sums)[kRows * kColumns]) {
+  using P = Product<T>;
+  constexpr int64_t kStepBytes = P::kStep * static_cast<int64_t>(sizeof(T));
+  const T* weight = static_cast<const T*>(m.weight) + feature * m.weight_stride;
+  const auto* x = static_cast<const typename P::X*>(m.x) + token * m.x_stride;
+  const char* next = reinterpret_cast<const char*>(weight + kRows * m.weight_stride);
+  int64_t k = 0;
+  for (; k + P::kStep <= m.columns; k += P::kStep) {
+    if constexpr (kFetchNext) {
+#pragma GCC unroll 8
+      for (int64_t line = 0; line < kRows * kStepBytes; line += kLineBytes) {
+        __builtin_prefetch(next + line);
+      }
+      next += kRows * kStepBytes;
+    }
+    AddProducts<T, kRows, kColumns>(weight + k, m.weight_stride, x + k, m.x_stride, sums);
+  }
+  if (k < m.columns) {
+    T tail[kRows * P::kStep] = {};
+    for (int r = 0; r < kRows; ++r) {
+      std::memcpy(static_cast<void*>(tail + r * P::kStep), weight + r * m.weight_stride + k,
+                  static_cast<size_t>(m.columns - k) * sizeof(T));
+    }
+    AddProducts<T, kRows, kColumns>(tail, P::kStep, x + k, m.x_stride, sums);
+  }
+}
+
+// Adds the lanes and the bias, rounds and stores.
+template <class T, class Out, int kRows, int kColumns>
+COHORT_CPU_INLINE void StoreTile(const MatMulOperands& m, int64_t feature, int64_t token,
+                                 Floats (&sums)[kRows * kColumns]) {
+  constexpr int kCount = kRows * kColumns;
+  constexpr int kVectors = (kCount + kWidth - 1) / kWidth;
+  alignas(64) float bias[kVectors * kWidth] = {};
+  if (m.bias != nullptr) {
+    for (int i = 0; i < kCount; ++i) {
+      bias[i] = ToFloat(static_cast<const T*>(m.bias)[feature + i % kRows]);
+    }
+  }
+  alignas(64) Out results[kVectors * kWidth];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    constexpr int kLast = kCount - (kVectors - 1) * kWidth;
+    Floats* const group = sums + v * kWidth;
+    const Floats total = v + 1 < kVectors ? SumEach<kWidth>(group) : SumEach<kLast>(group);
+    Store(total + Load(bias + v * kWidth), results + v * kWidth);
+  }
+  Out* out = static_cast<Out*>(m.out) + token * m.out_stride + feature;
+#pragma GCC unroll 8
+  for (int c = 0; c < kColumns; ++c) {
+    std::memcpy(static_cast<void*>(out + c * m.out_stride), results + c * kRows,
+                kRows * sizeof(Out));
+  }
+}
+
+template <class T, class Out, int kRows, int kColumns, bool kFetchNext>
+COHORT_CPU_INLINE void ComputeTile(const MatMulOperands& m, int64_t feature, int64_t token) {
+  Floats sums[kRows * kColumns] = {};
+  MultiplyTile<T, kRows, kColumns, kFetchNext>(m, feature, token, sums);
+  StoreTile<T, Out, kRows, kColumns>(m, feature, token, sums);
+}
+
+// The tokens that whole tiles leave, from `token` on.
+template <class T, class Out, int kRows, bool kFetchNext, int kColumns = kTokens - 1>
+void ComputeLastTokens(const MatMulOperands& m, int64_t feature, int64_t token) {
+  if constexpr (kColumns > 0) {
+    if (m.tokens - token == kColumns) {
+      ComputeTile<T, Out, kRows, kColumns, kFetchNext>(m, feature, token);
+    } else {
+      ComputeLastTokens<T, Out, kRows, kFetchNext, kColumns - 1>(m, feature, token);
+    }
+  }
+}
+
+// kRows features of all tokens; the first tile fetches the features behind them.
+template <class T, class Out, int kRows>
+void StreamFeatures(const MatMulOperands& m, int64_t feature) {
+  int64_t token = 0;
+  if (m.tokens >= kTokens) {
+    ComputeTile<T, Out, kRows, kTokens, true>(m, feature, 0);
+    for (token = kTokens; token + kTokens <= m.tokens; token += kTokens) {
+      ComputeTile<T, Out, kRows, kTokens, false>(m, feature, token);
+    }
+    ComputeLastTokens<T, Out, kRows, false>(m, feature, token);
+  } else {
+    ComputeLastTokens<T, Out, kRows, true>(m, feature, token);
+  }
+}
+
+template <class T, class Out>
+void MultiplyStreamed(const MatMulOperands& m, int64_t begin, int64_t end) {
+  int64_t feature = begin;
+  for (; feature + kFeatures <= end; feature += kFeatures) {
+    StreamFeatures<T, Out, kFeatures>(m, feature);
+  }
+  for (; feature < end; ++feature) {
+    StreamFeatures<T, Out, 1>(m, feature);
+  }
+}
+
+template <class T, class Out>
+void MultiplyPanel(const MatMulOperands& m, int64_t begin, int64_t end) {
+  const int64_t whole = begin + (end - begin) / kFeatures * kFeatures;
+  int64_t token = 0;
+  for (; token + kTokens <= m.tokens; token += kTokens) {
+    for (int64_t feature = begin; feature < whole; feature += kFeatures) {
+      ComputeTile<T, Out, kFeatures, kTokens, false>(m, feature, token);
+    }
+    for (int64_t feature = whole; feature < end; ++feature) {
+      ComputeTile<T, Out, 1, kTokens, false>(m, feature, token);
+    }
+  }
+  for (int64_t feature = begin; feature < whole; feature += kFeatures) {
+    ComputeLastTokens<T, Out, kFeatures, false>(m, feature, token);
+  }
+  for (int64_t feature = whole; feature < end; ++feature) {
+    ComputeLastTokens<T, Out, 1, false>(m, feature, token);
+  }
+}
+
+template <class T, class Out>
+void Multiply(const MatMulOperands& m, int64_t begin, int64_t end) {
+  if (m.tokens <= kStreamedTokens) {
+    MultiplyStreamed<T, Out>(m, begin, end);
+    return;
+  }
+  const int64_t row_bytes = std::max<int64_t>(1, m.columns) * static_cast<int64_t>(sizeof(T));
+  const int64_t panel = std::max<int64_t>(1, kPanelBytes / row_bytes / kFeatures) * kFeatures;
+  for (int64_t feature = begin; feature < end; feature += panel) {
+    MultiplyPanel<T, Out>(m, feature, std::min(end, feature + panel));
+  }
+}
+
+template <class T>
+constexpr ProductKernels ProductKernelsOf() {
+  return {.x_dtype = DTypeOf<typename Product<T>::X>(),
+          .x_step = Product<T>::kStep,
+          .feature_step = kFeatures,
+          .to_act = Multiply<T, T>,
+          .to_fp32 = Multiply<T, float>};
+}

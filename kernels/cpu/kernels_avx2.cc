@@ -1,0 +1,19 @@
+// The kernels for AVX2 with FMA.
+#include "kernels/cpu/body_includes.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+#define COHORT_BODY_WIDTH 8
+#define COHORT_BODY_FEATURES 2
+#define COHORT_BODY_BF16_PAIRS 0
+
+namespace cohort::avx2 {
+#include "kernels/cpu/body_vectors.h"
+//
+#include "kernels/cpu/body_matmul.h"
+//
+#include "kernels/cpu/body_table.h"
+}  // namespace cohort::avx2
+
+#pragma GCC pop_options

@@ -1,0 +1,19 @@
+// The kernels for AVX-512 with products of pairs of bf16.
+#include "kernels/cpu/body_includes.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+
+#define COHORT_BODY_WIDTH 16
+#define COHORT_BODY_FEATURES 4
+#define COHORT_BODY_BF16_PAIRS 1
+
+namespace cohort::avx512_bf16 {
+#include "kernels/cpu/body_vectors.h"
+//
+#include "kernels/cpu/body_matmul.h"
+//
+#include "kernels/cpu/body_table.h"
+}  // namespace cohort::avx512_bf16
+
+#pragma GCC pop_options

@@ -1,0 +1,4 @@
+# The benchmark of the kernels in a whole model; compiled with every test build so that it keeps
+# compiling. Included from tests/CMakeLists.txt.
+add_executable(kernel_model_bench bench/kernel_model_bench.cc bench/kernel_bandwidth.cc)
+target_link_libraries(kernel_model_bench PRIVATE cohort_runtime cohort_warnings)
