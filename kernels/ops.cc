@@ -65,6 +65,46 @@ void CheckKv(const KvView& kv, DType dtype) {
       << "head_dim " << kv.head_dim() << " is odd or above " << kMaxHeadDim;
 }
 
+void CheckMatMul(const TensorView& x, const Weight& w, const TensorView* bias,
+                 const TensorView& out) {
+  CheckRank(x, 2, "MatMul x");
+  CheckActivation(x, "MatMul x");
+  CheckRank(w.data, 2, "MatMul w");
+  CheckDType(w.data, x.dtype, "MatMul w");
+  CHECK_EQ(x.columns(), w.data.columns()) << "MatMul inner dimension";
+  CheckShape(out, Shape{x.rows(), w.data.rows()}, "MatMul out");
+  CHECK(out.dtype == x.dtype || out.dtype == DType::kF32)
+      << "MatMul out holds " << NameOf(out.dtype) << ", x " << NameOf(x.dtype);
+  if (bias != nullptr) {
+    CheckDType(*bias, x.dtype, "MatMul bias");
+    CheckShape(*bias, Shape{out.columns()}, "MatMul bias");
+    CHECK(out.columns() <= 1 || bias->row_stride == 1) << "MatMul bias is strided";
+  }
+}
+
+void CheckRope(const TensorView& qkv, int64_t query_heads, const RopeTable& rope,
+               const BatchView& batch, const KvView& kv) {
+  CheckRank(qkv, 2, "RopeAndStoreKv qkv");
+  CheckActivation(qkv, "RopeAndStoreKv qkv");
+  CheckKv(kv, qkv.dtype);
+  CheckBatch(batch, qkv.rows());
+  CHECK_GE(query_heads, 0);
+  CHECK_EQ(qkv.columns(), (query_heads + 2 * kv.kv_heads()) * kv.head_dim())
+      << "RopeAndStoreKv columns";
+  CheckRank(rope.cosine, 2, "rope cosine");
+  CheckDType(rope.cosine, DType::kF32, "rope cosine");
+  CheckDType(rope.sine, DType::kF32, "rope sine");
+  CheckShape(rope.sine, rope.cosine.shape, "rope sine");
+  CHECK_EQ(rope.cosine.columns(), kv.head_dim() / 2) << "columns of the rope table";
+}
+
+void CheckSilu(const TensorView& gate_up, const TensorView& out) {
+  CheckRank(out, 2, "SiluMultiply out");
+  CheckActivation(out, "SiluMultiply out");
+  CheckDType(gate_up, out.dtype, "SiluMultiply gate_up");
+  CheckShape(gate_up, Shape{out.rows(), 2 * out.columns()}, "SiluMultiply gate_up");
+}
+
 void CheckSamplingRow(const SamplingRow& row) {
   CHECK(std::isfinite(row.temperature) && row.temperature >= 0)
       << "temperature is " << row.temperature;
@@ -127,19 +167,7 @@ void Ops::AddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float 
 }
 
 void Ops::MatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) {
-  CheckRank(x, 2, "MatMul x");
-  CheckActivation(x, "MatMul x");
-  CheckRank(w.data, 2, "MatMul w");
-  CheckDType(w.data, x.dtype, "MatMul w");
-  CHECK_EQ(x.columns(), w.data.columns()) << "MatMul inner dimension";
-  CheckShape(out, Shape{x.rows(), w.data.rows()}, "MatMul out");
-  CHECK(out.dtype == x.dtype || out.dtype == DType::kF32)
-      << "MatMul out holds " << NameOf(out.dtype) << ", x " << NameOf(x.dtype);
-  if (bias != nullptr) {
-    CheckDType(*bias, x.dtype, "MatMul bias");
-    CheckShape(*bias, Shape{out.columns()}, "MatMul bias");
-    CHECK(out.columns() <= 1 || bias->row_stride == 1) << "MatMul bias is strided";
-  }
+  CheckMatMul(x, w, bias, out);
   if (out.rows() > 0 && out.columns() > 0) {
     DoMatMul(x, w, bias, out);
   }
@@ -147,21 +175,27 @@ void Ops::MatMul(TensorView x, const Weight& w, const TensorView* bias, TensorVi
 
 void Ops::RopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                          const BatchView& batch, const KvView& kv) {
-  CheckRank(qkv, 2, "RopeAndStoreKv qkv");
-  CheckActivation(qkv, "RopeAndStoreKv qkv");
-  CheckKv(kv, qkv.dtype);
-  CheckBatch(batch, qkv.rows());
-  CHECK_GE(query_heads, 0);
-  CHECK_EQ(qkv.columns(), (query_heads + 2 * kv.kv_heads()) * kv.head_dim())
-      << "RopeAndStoreKv columns";
-  CheckRank(rope.cosine, 2, "rope cosine");
-  CheckDType(rope.cosine, DType::kF32, "rope cosine");
-  CheckDType(rope.sine, DType::kF32, "rope sine");
-  CheckShape(rope.sine, rope.cosine.shape, "rope sine");
-  CHECK_EQ(rope.cosine.columns(), kv.head_dim() / 2) << "columns of the rope table";
+  CheckRope(qkv, query_heads, rope, batch, kv);
   if (qkv.rows() > 0 && qkv.columns() > 0) {
     DoRopeAndStoreKv(qkv, query_heads, rope, batch, kv);
   }
+}
+
+void Ops::ProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                     int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                     const KvView& kv) {
+  CheckMatMul(x, w, bias, qkv);
+  CheckRope(qkv, query_heads, rope, batch, kv);
+  if (qkv.rows() > 0 && qkv.columns() > 0) {
+    DoProjectQkv(x, w, bias, qkv, query_heads, rope, batch, kv);
+  }
+}
+
+void Ops::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                       int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                       const KvView& kv) {
+  DoMatMul(x, w, bias, qkv);
+  DoRopeAndStoreKv(qkv, query_heads, rope, batch, kv);
 }
 
 void Ops::PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
@@ -184,11 +218,21 @@ void Ops::PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_o
   }
 }
 
+void Ops::ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
+  CheckMatMul(x, w, nullptr, gate_up);
+  CheckSilu(gate_up, out);
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoProjectGateUp(x, w, gate_up, out);
+  }
+}
+
+void Ops::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
+  DoMatMul(x, w, nullptr, gate_up);
+  DoSiluMultiply(gate_up, out);
+}
+
 void Ops::SiluMultiply(TensorView gate_up, TensorView out) {
-  CheckRank(out, 2, "SiluMultiply out");
-  CheckActivation(out, "SiluMultiply out");
-  CheckDType(gate_up, out.dtype, "SiluMultiply gate_up");
-  CheckShape(gate_up, Shape{out.rows(), 2 * out.columns()}, "SiluMultiply gate_up");
+  CheckSilu(gate_up, out);
   if (out.rows() > 0 && out.columns() > 0) {
     DoSiluMultiply(gate_up, out);
   }

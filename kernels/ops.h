@@ -89,6 +89,16 @@ class Ops {
   // [tokens, columns] act.
   void SiluMultiply(TensorView gate_up, TensorView out);
 
+  // MatMul into `qkv`, then RopeAndStoreKv: x [tokens, hidden] act, w [columns of qkv, hidden] act,
+  // bias null or [columns of qkv] act. Afterwards only the queries of `qkv` are specified.
+  void ProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                  int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                  const KvView& kv);
+
+  // MatMul into `gate_up`, then SiluMultiply into `out`: x [tokens, hidden] act, w [columns of
+  // gate_up, hidden] act. Afterwards `gate_up` is unspecified.
+  void ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
+
   // out[i] = x[rows[i]]. rows [n] int32 in device memory; x [tokens, columns]; out [n, columns] of
   // x's dtype.
   void GatherRows(TensorView x, TensorView rows, TensorView out);
@@ -139,6 +149,11 @@ class Ops {
                                 const BatchView& batch, const KvView& kv, float scale,
                                 TensorView out) = 0;
   virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
+  // The coarse operations are made of the small ones; a backend overrides what it can fuse.
+  virtual void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                            int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                            const KvView& kv);
+  virtual void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
   virtual void DoGatherRows(TensorView x, TensorView rows, TensorView out) = 0;
   virtual void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
                                  const VocabularySlice& slice, TensorView out) = 0;

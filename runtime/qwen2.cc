@@ -31,14 +31,13 @@ struct Qwen2::StepContext {
 // `c.normed` holds the normed input and receives the next layer's.
 void Qwen2::ForwardLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
                          const StepContext& c) const {
-  c.ops.MatMul(c.normed, {layer.qkv.view()}, &layer.qkv_bias.view(), c.qkv);
-  c.ops.RopeAndStoreKv(c.qkv, c.query_heads(), c.rope, c.batch, kv);
+  c.ops.ProjectQkv(c.normed, {layer.qkv.view()}, &layer.qkv_bias.view(), c.qkv, c.query_heads(),
+                   c.rope, c.batch, kv);
   c.ops.PagedAttention(c.queries(), c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
-  c.ops.MatMul(c.normed, {layer.gate_up.view()}, nullptr, c.gate_up);
-  c.ops.SiluMultiply(c.gate_up, c.activated);
+  c.ops.ProjectGateUp(c.normed, {layer.gate_up.view()}, c.gate_up, c.activated);
   c.ops.MatMul(c.activated, {layer.down.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, next_norm, c.eps, c.normed);
 }

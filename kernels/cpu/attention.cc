@@ -1,43 +1,13 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
-#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/ops.h"
 
 namespace cohort {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
-
-// Positions whose logits are computed before their weights; tiles begin at multiples of it, so the
-// order of summation depends on the position alone.
-constexpr int64_t kTilePositions = 64;
-
-// Where the keys or values of one KV head of one sequence lie.
-template <class T>
-struct HeadPages {
-  const T* data = nullptr;  // the head's first slot in block 0
-  int64_t block_stride = 0;
-  const int32_t* blocks = nullptr;  // the sequence's row of the block table
-  int64_t block_size = 0;
-  int64_t head_dim = 0;
-
-  COHORT_CPU_INLINE const T* Slot(int64_t position) const {
-    return data + blocks[position / block_size] * block_stride + position % block_size * head_dim;
-  }
-};
-
-template <class T>
-HeadPages<T> PagesOf(const TensorView& cache, const int32_t* blocks, int64_t kv_head) {
-  const int64_t block_size = cache.shape[2];
-  const int64_t head_dim = cache.shape[3];
-  return {cache.As<T>() + kv_head * block_size * head_dim, cache.row_stride, blocks, block_size,
-          head_dim};
-}
-
-// Blocks of `token`'s sequence, all checked up to the token's own position.
-const int32_t* BlocksOf(const BatchView& batch, const KvView& kv, int64_t token) {
+// The block table's row of `token`'s sequence; its blocks from position `begin` to the token's own
+// are checked.
+const int32_t* BlocksOf(const BatchView& batch, const KvView& kv, int64_t token, int64_t begin) {
   const int64_t sequence = batch.sequence_of_token.As<int32_t>()[token];
   const int64_t position = batch.positions.As<int32_t>()[token];
   CHECK(sequence >= 0 && sequence < batch.sequences)
@@ -47,137 +17,183 @@ const int32_t* BlocksOf(const BatchView& batch, const KvView& kv, int64_t token)
       << "position " << position << " with " << batch.block_table.columns() << " blocks of "
       << kv.block_size();
   const int32_t* blocks = batch.block_table.Row<int32_t>(sequence);
-  for (int64_t i = 0; i <= last; ++i) {
+  for (int64_t i = begin / kv.block_size(); i <= last; ++i) {
     CHECK(blocks[i] >= 0 && blocks[i] < kv.keys.rows())
         << "block " << blocks[i] << " of " << kv.keys.rows() << " in sequence " << sequence;
   }
   return blocks;
 }
 
-// Half rotation of one head. `from` and `to` may be the same.
-template <class T>
-void RotateHead(const T* from, const float* cosine, const float* sine, int64_t half, T* to) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float first = ToFloat(from[i]);
-    const float second = ToFloat(from[i + half]);
-    to[i] = FromFloat<T>(Rounded<T>(first * cosine[i]) - Rounded<T>(second * sine[i]));
-    to[i + half] = FromFloat<T>(Rounded<T>(second * cosine[i]) + Rounded<T>(first * sine[i]));
+// Tokens from `token` on that follow each other in one sequence, at most `limit`.
+int64_t RunLength(const BatchView& batch, int64_t token, int64_t limit) {
+  const int32_t* positions = batch.positions.As<int32_t>();
+  const int32_t* sequences = batch.sequence_of_token.As<int32_t>();
+  int64_t length = 1;
+  while (length < limit && token + length < batch.tokens &&
+         sequences[token + length] == sequences[token] &&
+         positions[token + length] == positions[token] + length) {
+    ++length;
   }
+  return length;
 }
 
-template <class T>
-void RopeAndStoreToken(T* qkv, int64_t query_heads, const RopeTable& rope, const BatchView& batch,
-                       const KvView& kv, int64_t token) {
-  const int64_t position = batch.positions.As<int32_t>()[token];
-  const int32_t* blocks = BlocksOf(batch, kv, token);
-  CHECK_LT(position, rope.cosine.rows()) << "position beyond the rope table";
-  const float* cosine = rope.cosine.Row<float>(position);
-  const float* sine = rope.sine.Row<float>(position);
-  const int64_t head_dim = kv.head_dim();
-  for (int64_t head = 0; head < query_heads; ++head) {
-    T* query = qkv + head * head_dim;
-    RotateHead(query, cosine, sine, head_dim / 2, query);
-  }
-  const int64_t block = blocks[position / kv.block_size()];
-  const int64_t slot = position % kv.block_size();
-  for (int64_t head = 0; head < kv.kv_heads(); ++head) {
-    const int64_t offset = (head * kv.block_size() + slot) * head_dim;
-    const T* key = qkv + (query_heads + head) * head_dim;
-    const T* value = key + kv.kv_heads() * head_dim;
-    RotateHead(key, cosine, sine, head_dim / 2, kv.keys.Row<T>(block) + offset);
-    std::copy_n(value, head_dim, kv.values.Row<T>(block) + offset);
-  }
-}
+// A thread that computes fewer heads than this leaves others idle too often.
+constexpr int64_t kHeadsPerThread = 4;
 
-// A softmax-weighted sum that grows tile by tile; everything is relative to the largest logit.
-struct RunningSoftmax {
-  float maximum = -std::numeric_limits<float>::infinity();
-  float total = 0;
-  alignas(64) float sums[kMaxHeadDim] = {};
-};
-
-// Adds positions [begin, end) to `state`. The query is padded with zeros to whole lanes.
-template <class T>
-COHORT_CPU_INLINE void AddTile(const float* query, const HeadPages<T>& keys,
-                               const HeadPages<T>& values, int64_t begin, int64_t end, float scale,
-                               RunningSoftmax& state) {
-  float logits[kTilePositions];
-  float maximum = state.maximum;
-  for (int64_t position = begin; position < end; ++position) {
-    float dot[1];
-    lanes::Dot<1>(keys.Slot(position), keys.head_dim, query, 0, dot);
-    logits[position - begin] = scale * dot[0];
-    maximum = std::max(maximum, logits[position - begin]);
+// Heads of one KV head that are computed together: all, so that keys and values are read once, but
+// where there are more threads than work, fewer.
+int64_t HeadsPerItem(absl::Span<const int32_t> kv_head_of_query, int64_t items, int64_t threads) {
+  int64_t largest_group = 1;
+  for (const int32_t kv_head : kv_head_of_query) {
+    largest_group = std::max<int64_t>(
+        largest_group, std::count(kv_head_of_query.begin(), kv_head_of_query.end(), kv_head));
   }
-  float total = 0;
-  alignas(64) float sums[kMaxHeadDim] = {};
-  for (int64_t position = begin; position < end; ++position) {
-    const float weight = std::exp(logits[position - begin] - maximum);
-    total += weight;
-    lanes::AddScaled(values.Slot(position), values.head_dim, weight, sums);
-  }
-  const float shrink = begin == 0 ? 0.0f : std::exp(state.maximum - maximum);
-  state.maximum = maximum;
-  state.total = state.total * shrink + total;
-  for (int64_t k = 0; k < values.head_dim; ++k) {
-    state.sums[k] = state.sums[k] * shrink + sums[k];
-  }
-}
-
-template <class T>
-struct AddTiles {
-  COHORT_CPU_INLINE static void Run(const float* query, const HeadPages<T>& keys,
-                                    const HeadPages<T>& values, int64_t length, float scale,
-                                    RunningSoftmax& state) {
-    for (int64_t begin = 0; begin < length; begin += kTilePositions) {
-      AddTile(query, keys, values, begin, std::min(length, begin + kTilePositions), scale, state);
-    }
-  }
-};
-
-template <class T>
-void AttendHead(const T* query, const HeadPages<T>& keys, const HeadPages<T>& values,
-                int64_t length, float scale, bool has_avx2, T* out) {
-  alignas(64) float wide[kMaxHeadDim] = {};
-  std::transform(query, query + keys.head_dim, wide, [](T value) { return ToFloat(value); });
-  RunningSoftmax state;
-  lanes::Run<AddTiles<T>>(has_avx2, wide, keys, values, length, scale, state);
-  for (int64_t k = 0; k < keys.head_dim; ++k) {
-    out[k] = FromFloat<T>(state.sums[k] / state.total);
-  }
+  const int64_t shares = std::clamp<int64_t>(threads / items, 1, largest_group);
+  return std::min((largest_group + shares - 1) / shares, AttentionOperands::kMaxRows);
 }
 
 }  // namespace
 
+void CpuOps::PlaceTokens(const RopeTable& rope, const BatchView& batch, const KvView& kv) {
+  const int32_t* positions = batch.positions.As<int32_t>();
+  places_.resize(std::max(places_.size(), static_cast<size_t>(batch.tokens)));
+  for (int64_t token = 0; token < batch.tokens; ++token) {
+    const int64_t position = positions[token];
+    const int32_t* blocks = BlocksOf(batch, kv, token, position);
+    CHECK_LT(position, rope.cosine.rows()) << "position beyond the rope table";
+    TokenPlace& place = places_[static_cast<size_t>(token)];
+    place.block = blocks[position / kv.block_size()];
+    place.offset = position % kv.block_size() * kv.head_dim();
+    place.cosine = rope.cosine.Row<float>(position);
+    place.sine = rope.sine.Row<float>(position);
+  }
+}
+
+// Queries are rotated in place; a key goes to the KV memory rotated, a value as it is.
+template <class T>
+void CpuOps::RopeAndStoreHead(const TensorView& qkv, int64_t token, int64_t head,
+                              int64_t query_heads, const KvView& kv) const {
+  const TokenPlace& place = places_[static_cast<size_t>(token)];
+  const int64_t head_dim = kv.head_dim();
+  const auto rotate = kernels_.For(qkv.dtype).rotate;
+  T* from = qkv.Row<T>(token) + head * head_dim;
+  if (head < query_heads) {
+    rotate(from, place.cosine, place.sine, head_dim / 2, from);
+    return;
+  }
+  const bool is_key = head < query_heads + kv.kv_heads();
+  const int64_t kv_head = head - query_heads - (is_key ? 0 : kv.kv_heads());
+  T* to = (is_key ? kv.keys : kv.values).Row<T>(place.block) +
+          kv_head * kv.block_size() * head_dim + place.offset;
+  if (is_key) {
+    rotate(from, place.cosine, place.sine, head_dim / 2, to);
+  } else {
+    std::copy_n(from, head_dim, to);
+  }
+}
+
 void CpuOps::DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                               const BatchView& batch, const KvView& kv) {
+  PlaceTokens(rope, batch, kv);
+  const int64_t heads = query_heads + 2 * kv.kv_heads();
   WithActivationType(qkv.dtype, [&]<class T>() {
     threads_.ParallelFor(qkv.rows(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t token = begin; token < end; ++token) {
-        RopeAndStoreToken(qkv.Row<T>(token), query_heads, rope, batch, kv, token);
+        for (int64_t head = 0; head < heads; ++head) {
+          RopeAndStoreHead<T>(qkv, token, head, query_heads, kv);
+        }
       }
     });
   });
 }
 
+// Each thread computes whole heads, so that it can rotate what it has just written.
+void CpuOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                          int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                          const KvView& kv) {
+  const int64_t heads = query_heads + 2 * kv.kv_heads();
+  if (heads < kHeadsPerThread * threads_.threads()) {
+    DoMatMul(x, w, bias, qkv);
+    DoRopeAndStoreKv(qkv, query_heads, rope, batch, kv);
+    return;
+  }
+  PlaceTokens(rope, batch, kv);
+  const MatMulOperands operands = Operands(x, w, bias, qkv);
+  const auto multiply = kernels_.For(x.dtype).multiply_to_act;
+  WithActivationType(qkv.dtype, [&]<class T>() {
+    threads_.ParallelFor(heads, 1, [&](int64_t begin, int64_t end) {
+      multiply(operands, begin * kv.head_dim(), end * kv.head_dim());
+      for (int64_t token = 0; token < qkv.rows(); ++token) {
+        for (int64_t head = begin; head < end; ++head) {
+          RopeAndStoreHead<T>(qkv, token, head, query_heads, kv);
+        }
+      }
+    });
+  });
+}
+
+// Items of up to `limit` heads, KV head by KV head.
+void CpuOps::GroupHeads(absl::Span<const int32_t> kv_head_of_query, int64_t kv_heads,
+                        int64_t limit) {
+  heads_.clear();
+  head_groups_.clear();
+  for (int64_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
+    bool is_open = false;
+    for (size_t head = 0; head < kv_head_of_query.size(); ++head) {
+      if (kv_head_of_query[head] != kv_head) {
+        continue;
+      }
+      if (!is_open || head_groups_.back().count == limit) {
+        head_groups_.push_back({kv_head, static_cast<int64_t>(heads_.size()), 0});
+        is_open = true;
+      }
+      heads_.push_back(static_cast<int32_t>(head));
+      ++head_groups_.back().count;
+    }
+  }
+}
+
+void CpuOps::CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit) {
+  runs_.clear();
+  for (int64_t token = 0; token < batch.tokens; token += runs_.back().tokens) {
+    const int64_t length = RunLength(batch, token, limit);
+    runs_.push_back({token, length, BlocksOf(batch, kv, token + length - 1, 0)});
+  }
+}
+
 void CpuOps::DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                               const BatchView& batch, const KvView& kv, float scale,
                               TensorView out) {
-  const int64_t heads = static_cast<int64_t>(kv_head_of_query.size());
-  const int64_t head_dim = kv.head_dim();
+  const int64_t items = std::max<int64_t>(1, batch.sequences * kv.kv_heads());
+  const int64_t heads = HeadsPerItem(kv_head_of_query, items, threads_.threads());
+  GroupHeads(kv_head_of_query, kv.kv_heads(), heads);
+  CollectRuns(batch, kv, AttentionOperands::kMaxRows / heads);
+  const int64_t runs = static_cast<int64_t>(runs_.size());
   WithActivationType(queries.dtype, [&]<class T>() {
-    threads_.ParallelFor(queries.rows() * heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t token = item / heads;
-        const int64_t head = item % heads;
-        const int32_t* blocks = BlocksOf(batch, kv, token);
-        const int64_t kv_head = kv_head_of_query[static_cast<size_t>(head)];
-        AttendHead(queries.Row<T>(token) + head * head_dim, PagesOf<T>(kv.keys, blocks, kv_head),
-                   PagesOf<T>(kv.values, blocks, kv_head),
-                   batch.positions.As<int32_t>()[token] + int64_t{1}, scale, has_avx2_,
-                   out.Row<T>(token) + head * head_dim);
-      }
-    });
+    const auto attend = kernels_.For(queries.dtype).attend;
+    threads_.ParallelFor(
+        runs * static_cast<int64_t>(head_groups_.size()), 1, [&](int64_t begin, int64_t end) {
+          for (int64_t item = begin; item < end; ++item) {
+            const HeadGroup& group = head_groups_[static_cast<size_t>(item / runs)];
+            const TokenRun& run = runs_[static_cast<size_t>(item % runs)];
+            const int64_t head_offset = group.kv_head * kv.block_size() * kv.head_dim();
+            attend({.queries = queries.Row<T>(run.token),
+                    .query_stride = queries.row_stride,
+                    .out = out.Row<T>(run.token),
+                    .out_stride = out.row_stride,
+                    .tokens = run.tokens,
+                    .first_position = batch.positions.As<int32_t>()[run.token],
+                    .heads = heads_.data() + group.first,
+                    .head_count = group.count,
+                    .keys = kv.keys.As<T>() + head_offset,
+                    .values = kv.values.As<T>() + head_offset,
+                    .block_stride = kv.keys.row_stride,
+                    .blocks = run.blocks,
+                    .block_size = kv.block_size(),
+                    .head_dim = kv.head_dim(),
+                    .scale = scale});
+          }
+        });
   });
 }
 

@@ -21,6 +21,9 @@ struct Product {
   static constexpr int kStep = kWidth;
   COHORT_CPU_INLINE static Operand Weight(const T* from) { return Load(from); }
   COHORT_CPU_INLINE static Operand Value(const X* from) { return Load(from); }
+  // The same columns in every lane: one of them here.
+  static constexpr int kColumnsPerLane = 1;
+  COHORT_CPU_INLINE static Operand Repeat(const X* from) { return Broadcast(*from); }
   COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) { sum += a * b; }
 };
 
@@ -34,6 +37,12 @@ struct Product<BFloat16> {
     return reinterpret_cast<Operand>(_mm512_loadu_si512(from));
   }
   COHORT_CPU_INLINE static Operand Value(const BFloat16* from) { return Weight(from); }
+  static constexpr int kColumnsPerLane = 2;
+  COHORT_CPU_INLINE static Operand Repeat(const BFloat16* from) {
+    int32_t pair;
+    std::memcpy(&pair, from, sizeof(pair));
+    return reinterpret_cast<Operand>(_mm512_set1_epi32(pair));
+  }
   COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) {
     sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), a, b));
   }
@@ -195,13 +204,4 @@ void Multiply(const MatMulOperands& m, int64_t begin, int64_t end) {
   for (int64_t feature = begin; feature < end; feature += panel) {
     MultiplyPanel<T, Out>(m, feature, std::min(end, feature + panel));
   }
-}
-
-template <class T>
-constexpr ProductKernels ProductKernelsOf() {
-  return {.x_dtype = DTypeOf<typename Product<T>::X>(),
-          .x_step = Product<T>::kStep,
-          .feature_step = kFeatures,
-          .to_act = Multiply<T, T>,
-          .to_fp32 = Multiply<T, float>};
 }

@@ -10,6 +10,11 @@ constexpr int64_t kGrainWork = 1 << 16;
 
 int64_t RoundedUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
+// Steps of `step` features of x's rows that are worth a thread.
+int64_t Grain(const TensorView& x, int64_t step) {
+  return kGrainWork / (step * std::max<int64_t>(1, x.columns()) * x.rows()) + 1;
+}
+
 template <class From, class To>
 void CopyPadded(const From* from, int64_t columns, int64_t padded, To* to) {
   for (int64_t k = 0; k < columns; ++k) {
@@ -29,7 +34,8 @@ void CopyRow(const TensorView& x, int64_t row, const TensorView& to) {
 }  // namespace
 
 // x itself where the kernels can read it, else a copy whose rows end in zeros.
-TensorView CpuOps::ProductRows(const TensorView& x, const ProductKernels& kernels) {
+TensorView CpuOps::ProductRows(const TensorView& x) {
+  const ActKernels& kernels = kernels_.For(x.dtype);
   const int64_t columns = RoundedUp(x.columns(), kernels.x_step);
   if (x.dtype == kernels.x_dtype && x.columns() == columns) {
     return x;
@@ -45,31 +51,55 @@ TensorView CpuOps::ProductRows(const TensorView& x, const ProductKernels& kernel
   return rows;
 }
 
+MatMulOperands CpuOps::Operands(const TensorView& x, const Weight& w, const TensorView* bias,
+                                const TensorView& out) {
+  const TensorView rows = ProductRows(x);
+  return {.x = rows.data,
+          .x_stride = rows.row_stride,
+          .tokens = x.rows(),
+          .weight = w.data.data,
+          .weight_stride = w.data.row_stride,
+          .columns = x.columns(),
+          .bias = bias == nullptr ? nullptr : bias->data,
+          .out = out.data,
+          .out_stride = out.row_stride};
+}
+
 void CpuOps::DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) {
-  const ProductKernels& kernels = x.dtype == DType::kF32 ? kernels_.fp32 : kernels_.bf16;
-  const TensorView rows = ProductRows(x, kernels);
-  const MatMulOperands operands = {.x = rows.data,
-                                   .x_stride = rows.row_stride,
-                                   .tokens = x.rows(),
-                                   .weight = w.data.data,
-                                   .weight_stride = w.data.row_stride,
-                                   .columns = x.columns(),
-                                   .bias = bias == nullptr ? nullptr : bias->data,
-                                   .out = out.data,
-                                   .out_stride = out.row_stride};
-  const MultiplyKernel multiply = out.dtype == DType::kF32 ? kernels.to_fp32 : kernels.to_act;
+  const ActKernels& kernels = kernels_.For(x.dtype);
+  const MatMulOperands operands = Operands(x, w, bias, out);
+  const auto multiply =
+      out.dtype == DType::kF32 ? kernels.multiply_to_fp32 : kernels.multiply_to_act;
   const int64_t features = w.data.rows();
   const int64_t step = kernels.feature_step;
-  const int64_t step_work = step * std::max<int64_t>(1, x.columns()) * x.rows();
-  threads_.ParallelFor(RoundedUp(features, step) / step, kGrainWork / step_work + 1,
+  threads_.ParallelFor(RoundedUp(features, step) / step, Grain(x, step),
                        [&](int64_t begin, int64_t end) {
                          multiply(operands, begin * step, std::min(features, end * step));
                        });
 }
 
+// Each thread activates the columns that it has just computed.
+void CpuOps::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
+  const ActKernels& kernels = kernels_.For(x.dtype);
+  const MatMulOperands operands = Operands(x, w, nullptr, gate_up);
+  const int64_t columns = out.columns();
+  const int64_t step = kernels.feature_step;
+  WithActivationType(out.dtype, [&]<class T>() {
+    threads_.ParallelFor(
+        RoundedUp(columns, step) / step, Grain(x, step), [&](int64_t first, int64_t last) {
+          const int64_t begin = first * step;
+          const int64_t end = std::min(columns, last * step);
+          kernels.multiply_to_act(operands, begin, end);
+          kernels.multiply_to_act(operands, columns + begin, columns + end);
+          for (int64_t row = 0; row < out.rows(); ++row) {
+            const T* gate = gate_up.Row<T>(row) + begin;
+            kernels.silu_multiply(gate, gate + columns, end - begin, out.Row<T>(row) + begin);
+          }
+        });
+  });
+}
+
 CpuOps::CpuOps(ThreadPool* threads, InstructionSet instruction_set)
-    : threads_(*threads),
-      kernels_(KernelsOf(instruction_set)),
-      has_avx2_(instruction_set != InstructionSet::kPortable) {}
+    : threads_(*threads), kernels_(KernelsOf(instruction_set)) {}
 
 }  // namespace cohort

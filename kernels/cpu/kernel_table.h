@@ -13,10 +13,9 @@
 
 namespace cohort {
 
-// Rows of `columns` elements, `stride` elements apart.
 struct MatMulOperands {
-  const void* x = nullptr;  // [tokens, columns] of ProductKernels::x_dtype; the columns up to the
-                            // next multiple of x_step are readable and zero
+  const void* x = nullptr;  // [tokens, columns] of x_dtype; the columns up to the next multiple of
+                            // x_step are readable and zero
   int64_t x_stride = 0;
   int64_t tokens = 0;
   const void* weight = nullptr;  // [features, columns] act
@@ -27,21 +26,56 @@ struct MatMulOperands {
   int64_t out_stride = 0;
 };
 
-// Features [begin, end) for all tokens.
-using MultiplyKernel = void (*)(const MatMulOperands& operands, int64_t begin, int64_t end);
+// What the queries of one attention item read: the pages of one KV head of one sequence.
+struct AttentionOperands {
+  static constexpr int64_t kMaxRows = 64;
+  static constexpr int64_t kMaxHeadDim = 256;
 
-// MatMul with weights of one activation dtype.
-struct ProductKernels {
+  const void* queries = nullptr;  // [tokens, heads * head_dim] act
+  int64_t query_stride = 0;
+  void* out = nullptr;  // as queries
+  int64_t out_stride = 0;
+  int64_t tokens = 0;              // at consecutive positions
+  int64_t first_position = 0;      // of the first token; token i sees 0..first_position + i
+  const int32_t* heads = nullptr;  // [head_count] query heads that share the KV head
+  int64_t head_count = 0;          // tokens * head_count <= kMaxRows
+  const void* keys = nullptr;      // the KV head's first slot in block 0
+  const void* values = nullptr;
+  int64_t block_stride = 0;         // elements
+  const int32_t* blocks = nullptr;  // the sequence's block table
+  int64_t block_size = 0;
+  int64_t head_dim = 0;  // even, at most kMaxHeadDim
+  float scale = 0;
+};
+
+// Kernels over rows of one activation dtype ("act").
+struct ActKernels {
+  // MatMul: features [begin, end) for all tokens.
   DType x_dtype = DType::kF32;
-  int64_t x_step = 1;                // columns that are multiplied at a time
-  int64_t feature_step = 1;          // features that are multiplied at a time
-  MultiplyKernel to_act = nullptr;   // out of the dtype of the weights
-  MultiplyKernel to_fp32 = nullptr;  // out fp32
+  int64_t x_step = 1;        // columns that are multiplied at a time
+  int64_t feature_step = 1;  // features that are multiplied at a time
+  using Multiply = void (*)(const MatMulOperands& operands, int64_t begin, int64_t end);
+  Multiply multiply_to_act = nullptr;
+  Multiply multiply_to_fp32 = nullptr;
+
+  void (*attend)(const AttentionOperands& operands) = nullptr;
+
+  // One row of RmsNorm; `x` and `out` may be the same.
+  void (*normalise)(const void* x, const void* gamma, int64_t columns, float eps,
+                    void* out) = nullptr;
+  // residual = round(residual + round(x)) with x of act or fp32.
+  void (*add_act)(const void* x, int64_t columns, void* residual) = nullptr;
+  void (*add_fp32)(const void* x, int64_t columns, void* residual) = nullptr;
+  void (*silu_multiply)(const void* gate, const void* up, int64_t columns, void* out) = nullptr;
+  // Half rotation of one head of 2 * half elements; `from` and `to` may be the same.
+  void (*rotate)(const void* from, const float* cosine, const float* sine, int64_t half,
+                 void* to) = nullptr;
 };
 
 struct KernelTable {
-  ProductKernels fp32;
-  ProductKernels bf16;
+  ActKernels fp32;
+  ActKernels bf16;
+  const ActKernels& For(DType act) const { return act == DType::kF32 ? fp32 : bf16; }
 };
 
 const KernelTable& KernelsOf(InstructionSet set);

@@ -4,16 +4,13 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 
+#define COHORT_BODY_NAMESPACE avx2
 #define COHORT_BODY_WIDTH 8
 #define COHORT_BODY_FEATURES 2
 #define COHORT_BODY_BF16_PAIRS 0
 
 namespace cohort::avx2 {
-#include "kernels/cpu/body_vectors.h"
-//
-#include "kernels/cpu/body_matmul.h"
-//
-#include "kernels/cpu/body_table.h"
+#include "kernels/cpu/body.h"
 }  // namespace cohort::avx2
 
 #pragma GCC pop_options

@@ -4,16 +4,13 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
 
+#define COHORT_BODY_NAMESPACE avx512_bf16
 #define COHORT_BODY_WIDTH 16
 #define COHORT_BODY_FEATURES 4
 #define COHORT_BODY_BF16_PAIRS 1
 
 namespace cohort::avx512_bf16 {
-#include "kernels/cpu/body_vectors.h"
-//
-#include "kernels/cpu/body_matmul.h"
-//
-#include "kernels/cpu/body_table.h"
+#include "kernels/cpu/body.h"
 }  // namespace cohort::avx512_bf16
 
 #pragma GCC pop_options

@@ -1,14 +1,11 @@
 // The kernels for any x86-64.
 #include "kernels/cpu/body_includes.h"
 
+#define COHORT_BODY_NAMESPACE portable
 #define COHORT_BODY_WIDTH 4
 #define COHORT_BODY_FEATURES 2
 #define COHORT_BODY_BF16_PAIRS 0
 
 namespace cohort::portable {
-#include "kernels/cpu/body_vectors.h"
-//
-#include "kernels/cpu/body_matmul.h"
-//
-#include "kernels/cpu/body_table.h"
+#include "kernels/cpu/body.h"
 }  // namespace cohort::portable

@@ -26,12 +26,16 @@ class CpuOps : public Ops {
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
   // gemm.cc
   void DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) override;
+  void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) override;
   // attention.cc
   void DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                         const BatchView& batch, const KvView& kv) override;
   void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                         const BatchView& batch, const KvView& kv, float scale,
                         TensorView out) override;
+  void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                    int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                    const KvView& kv) override;
   // sampling.cc
   void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
                          const VocabularySlice& slice, TensorView out) override;
@@ -46,12 +50,47 @@ class CpuOps : public Ops {
   void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
 
  private:
-  TensorView ProductRows(const TensorView& x, const ProductKernels& kernels);
+  // Where a token's keys and values go, and its row of the rope table.
+  struct TokenPlace {
+    int64_t block = 0;
+    int64_t offset = 0;  // elements from the block's first one, in KV head 0
+    const float* cosine = nullptr;
+    const float* sine = nullptr;
+  };
+  // heads_[first, first + count) read KV head kv_head.
+  struct HeadGroup {
+    int64_t kv_head = 0;
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+  // Tokens at consecutive positions of one sequence.
+  struct TokenRun {
+    int64_t token = 0;
+    int64_t tokens = 0;
+    const int32_t* blocks = nullptr;
+  };
+
+  // gemm.cc
+  TensorView ProductRows(const TensorView& x);
+  MatMulOperands Operands(const TensorView& x, const Weight& w, const TensorView* bias,
+                          const TensorView& out);
+  // attention.cc
+  void PlaceTokens(const RopeTable& rope, const BatchView& batch, const KvView& kv);
+  template <class T>
+  void RopeAndStoreHead(const TensorView& qkv, int64_t token, int64_t head, int64_t query_heads,
+                        const KvView& kv) const;
+  void GroupHeads(absl::Span<const int32_t> kv_head_of_query, int64_t kv_heads, int64_t limit);
+  void CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit);
 
   ThreadPool& threads_;
   const KernelTable& kernels_;
-  const bool has_avx2_;
-  std::vector<float> product_rows_;  // of ProductRows(); grows to the largest step
+
+  // Scratch of one call each. It grows to the largest step and is kept.
+  std::vector<float> product_rows_;
+  std::vector<TokenPlace> places_;  // [tokens]
+  std::vector<int32_t> heads_;      // query heads, KV head by KV head
+  std::vector<HeadGroup> head_groups_;
+  std::vector<TokenRun> runs_;
 };
 
 // Calls f.operator()<T>() with the C++ type of an activation dtype.
