@@ -7,10 +7,10 @@
 constexpr int kFeatures = COHORT_BODY_FEATURES;  // of a tile
 constexpr int kTokens = 4;                       // of a tile
 
-// Up to this many tokens weights come at the speed of memory: each tile's are fetched while the one
-// before is multiplied. Beyond it a panel stays in the second-level cache while all tokens pass by.
-constexpr int64_t kStreamedTokens = 24;
-constexpr int64_t kPanelBytes = 256 << 10;
+// Up to this many tokens the weights pass by once, and the tokens stay in the second-level cache;
+// beyond it a panel of weights stays there while all tokens pass by.
+constexpr int64_t kStreamedTokens = 128;
+constexpr int64_t kPanelBytes = 512 << 10;
 constexpr int64_t kLineBytes = 64;
 
 // How kStep columns of a weight row and a row of x are multiplied.
@@ -69,25 +69,21 @@ COHORT_CPU_INLINE void AddProducts(const T* weight, int64_t weight_stride,
   }
 }
 
-// kRows weight rows by kColumns rows of x. While it multiplies it fetches the lines behind its own
-// rows when those follow each other in memory.
-template <class T, int kRows, int kColumns, bool kFetchNext>
+// kRows weight rows by kColumns rows of x. With every step it fetches kFetchedLines cache lines
+// from `next` on.
+template <class T, int kRows, int kColumns, int kFetchedLines>
 COHORT_CPU_INLINE void MultiplyTile(const MatMulOperands& m, int64_t feature, int64_t token,
-                                    Floats (&sums)[kRows * kColumns]) {
+                                    const char* next, Floats (&sums)[kRows * kColumns]) {
   using P = Product<T>;
-  constexpr int64_t kStepBytes = P::kStep * static_cast<int64_t>(sizeof(T));
   const T* weight = static_cast<const T*>(m.weight) + feature * m.weight_stride;
   const auto* x = static_cast<const typename P::X*>(m.x) + token * m.x_stride;
-  const char* next = reinterpret_cast<const char*>(weight + kRows * m.weight_stride);
   int64_t k = 0;
   for (; k + P::kStep <= m.columns; k += P::kStep) {
-    if constexpr (kFetchNext) {
 #pragma GCC unroll 8
-      for (int64_t line = 0; line < kRows * kStepBytes; line += kLineBytes) {
-        __builtin_prefetch(next + line);
-      }
-      next += kRows * kStepBytes;
+    for (int line = 0; line < kFetchedLines; ++line) {
+      __builtin_prefetch(next + line * kLineBytes, /*rw=*/0, /*locality=*/2);
     }
+    next += kFetchedLines * kLineBytes;
     AddProducts<T, kRows, kColumns>(weight + k, m.weight_stride, x + k, m.x_stride, sums);
   }
   if (k < m.columns) {
@@ -128,48 +124,72 @@ COHORT_CPU_INLINE void StoreTile(const MatMulOperands& m, int64_t feature, int64
   }
 }
 
-template <class T, class Out, int kRows, int kColumns, bool kFetchNext>
-COHORT_CPU_INLINE void ComputeTile(const MatMulOperands& m, int64_t feature, int64_t token) {
+template <class T, class Out, int kRows, int kColumns, int kFetchedLines = 0>
+COHORT_CPU_INLINE void ComputeTile(const MatMulOperands& m, int64_t feature, int64_t token,
+                                   const char* next = nullptr) {
   Floats sums[kRows * kColumns] = {};
-  MultiplyTile<T, kRows, kColumns, kFetchNext>(m, feature, token, sums);
+  MultiplyTile<T, kRows, kColumns, kFetchedLines>(m, feature, token, next, sums);
   StoreTile<T, Out, kRows, kColumns>(m, feature, token, sums);
 }
 
 // The tokens that whole tiles leave, from `token` on.
-template <class T, class Out, int kRows, bool kFetchNext, int kColumns = kTokens - 1>
-void ComputeLastTokens(const MatMulOperands& m, int64_t feature, int64_t token) {
+template <class T, class Out, int kRows, int kFetchedLines = 0, int kColumns = kTokens - 1>
+COHORT_CPU_INLINE void ComputeLastTokens(const MatMulOperands& m, int64_t feature, int64_t token,
+                                         const char* next = nullptr) {
   if constexpr (kColumns > 0) {
     if (m.tokens - token == kColumns) {
-      ComputeTile<T, Out, kRows, kColumns, kFetchNext>(m, feature, token);
+      ComputeTile<T, Out, kRows, kColumns, kFetchedLines>(m, feature, token, next);
     } else {
-      ComputeLastTokens<T, Out, kRows, kFetchNext, kColumns - 1>(m, feature, token);
+      ComputeLastTokens<T, Out, kRows, kFetchedLines, kColumns - 1>(m, feature, token, next);
     }
   }
 }
 
-// kRows features of all tokens; the first tile fetches the features behind them.
-template <class T, class Out, int kRows>
+// kRows features of all tokens. Meanwhile the features behind them come from memory, spread evenly
+// over the tiles: kFetchedLines per step of the first tiles, until all are fetched.
+template <class T, class Out, int kRows, int kFetchedLines>
 void StreamFeatures(const MatMulOperands& m, int64_t feature) {
+  constexpr int64_t kStepBytes = Product<T>::kStep * static_cast<int64_t>(sizeof(T));
+  const char* next = static_cast<const char*>(m.weight) +
+                     (feature + kRows) * m.weight_stride * static_cast<int64_t>(sizeof(T));
+  const char* const end = next + kRows * m.weight_stride * static_cast<int64_t>(sizeof(T));
+  const int64_t tile_bytes = m.columns / Product<T>::kStep * kFetchedLines * kLineBytes;
+  static_assert(kStepBytes <= kLineBytes);
   int64_t token = 0;
-  if (m.tokens >= kTokens) {
-    ComputeTile<T, Out, kRows, kTokens, true>(m, feature, 0);
-    for (token = kTokens; token + kTokens <= m.tokens; token += kTokens) {
-      ComputeTile<T, Out, kRows, kTokens, false>(m, feature, token);
+  for (; token + kTokens <= m.tokens; token += kTokens) {
+    if (next < end) {
+      ComputeTile<T, Out, kRows, kTokens, kFetchedLines>(m, feature, token, next);
+    } else {
+      ComputeTile<T, Out, kRows, kTokens>(m, feature, token);
     }
-    ComputeLastTokens<T, Out, kRows, false>(m, feature, token);
-  } else {
-    ComputeLastTokens<T, Out, kRows, true>(m, feature, token);
+    next += tile_bytes;
   }
+  ComputeLastTokens<T, Out, kRows, kFetchedLines>(m, feature, token, next);
 }
 
-template <class T, class Out>
-void MultiplyStreamed(const MatMulOperands& m, int64_t begin, int64_t end) {
+template <class T, class Out, int kRows, int kFetchedLines>
+void StreamAll(const MatMulOperands& m, int64_t begin, int64_t end) {
   int64_t feature = begin;
-  for (; feature + kFeatures <= end; feature += kFeatures) {
-    StreamFeatures<T, Out, kFeatures>(m, feature);
+  for (; feature + kRows <= end; feature += kRows) {
+    StreamFeatures<T, Out, kRows, kFetchedLines>(m, feature);
   }
   for (; feature < end; ++feature) {
-    StreamFeatures<T, Out, 1>(m, feature);
+    StreamFeatures<T, Out, 1, 1>(m, feature);
+  }
+}
+
+// One token: one row after the other is a stream that the hardware fetches ahead by itself; several
+// rows at a time are not, and are fetched here.
+template <class T, class Out>
+void MultiplyStreamed(const MatMulOperands& m, int64_t begin, int64_t end) {
+  if (m.tokens == 1) {
+    StreamAll<T, Out, 1, 0>(m, begin, end);
+  } else if (m.tokens <= kTokens) {
+    StreamAll<T, Out, kFeatures, kFeatures>(m, begin, end);
+  } else if (m.tokens < 4 * kTokens) {
+    StreamAll<T, Out, kFeatures, kFeatures / 2>(m, begin, end);
+  } else {
+    StreamAll<T, Out, kFeatures, 1>(m, begin, end);
   }
 }
 
@@ -179,17 +199,17 @@ void MultiplyPanel(const MatMulOperands& m, int64_t begin, int64_t end) {
   int64_t token = 0;
   for (; token + kTokens <= m.tokens; token += kTokens) {
     for (int64_t feature = begin; feature < whole; feature += kFeatures) {
-      ComputeTile<T, Out, kFeatures, kTokens, false>(m, feature, token);
+      ComputeTile<T, Out, kFeatures, kTokens>(m, feature, token);
     }
     for (int64_t feature = whole; feature < end; ++feature) {
-      ComputeTile<T, Out, 1, kTokens, false>(m, feature, token);
+      ComputeTile<T, Out, 1, kTokens>(m, feature, token);
     }
   }
   for (int64_t feature = begin; feature < whole; feature += kFeatures) {
-    ComputeLastTokens<T, Out, kFeatures, false>(m, feature, token);
+    ComputeLastTokens<T, Out, kFeatures>(m, feature, token);
   }
   for (int64_t feature = whole; feature < end; ++feature) {
-    ComputeLastTokens<T, Out, 1, false>(m, feature, token);
+    ComputeLastTokens<T, Out, 1>(m, feature, token);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 
 #include "kernels/check.h"
 
@@ -33,7 +34,17 @@ __attribute__((noinline)) uint64_t Sum(const char* begin, const char* end) {
 
 }  // namespace
 
-ReadBandwidth::ReadBandwidth(int threads) {
+double WallSeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double CpuSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+ReadBandwidth::ReadBandwidth(int threads, Clock clock) : clock_(clock) {
   auto device = Device::Create(DeviceOptions{});
   CHECK_OK(device.status());
   device_ = *std::move(device);
@@ -50,12 +61,12 @@ double ReadBandwidth::Measure() {
   constexpr int64_t kUnit = 4096;
   const char* data = static_cast<const char*>(memory_.view().data);
   std::atomic<uint64_t> sum{0};
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_();
   pool_->ParallelFor(kBytes / kUnit, 1, [&](int64_t begin, int64_t end) {
     sum.fetch_xor(Sum(data + begin * kUnit, data + end * kUnit));
   });
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(kBytes) / elapsed.count();
+  const double elapsed = clock_() - start;
+  return static_cast<double>(kBytes) / elapsed;
 }
 
 }  // namespace cohort

@@ -7,16 +7,22 @@
 
 namespace cohort {
 
+using Clock = double (*)();  // seconds since some moment
+
+double WallSeconds();
+double CpuSeconds();  // of all threads of this process
+
 // Reads a tensor that no cache holds, allocated as weights are: one sequential stream per thread.
 class ReadBandwidth {
  public:
-  explicit ReadBandwidth(int threads);
+  ReadBandwidth(int threads, Clock clock);
   double Measure();  // bytes per second
 
  private:
   std::unique_ptr<Device> device_;
   std::unique_ptr<ThreadPool> pool_;
   Tensor memory_;
+  Clock clock_;
 };
 
 }  // namespace cohort

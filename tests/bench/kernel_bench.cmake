@@ -2,3 +2,5 @@
 # compiling. Included from tests/CMakeLists.txt.
 add_executable(kernel_model_bench bench/kernel_model_bench.cc bench/kernel_bandwidth.cc)
 target_link_libraries(kernel_model_bench PRIVATE cohort_runtime cohort_warnings)
+add_executable(kernel_matmul_bench bench/kernel_matmul_bench.cc bench/kernel_bandwidth.cc)
+target_link_libraries(kernel_matmul_bench PRIVATE cohort_kernels cohort_warnings)
