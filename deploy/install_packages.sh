@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev
-  libpcre2-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev libedit-dev)
+  libpcre2-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev libedit-dev libgloo-dev)
 if [[ "${1:-}" == --tests ]]; then
   packages+=(git libgtest-dev libgmock-dev python3-venv clang-format-14 binutils procps)
 fi

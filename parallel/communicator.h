@@ -38,8 +38,9 @@ class Communicator {
   // Idempotent, any thread.
   virtual void Abort() = 0;
 
-  // OK, or the first failure: ABORTED, or DEADLINE_EXCEEDED that names the collective, its sequence
-  // number and the group ranks that had not arrived.
+  // OK, or the first failure: ABORTED, DEADLINE_EXCEEDED that names the collective, its sequence
+  // number and the group ranks that had not arrived, or UNAVAILABLE that names the ranks of another
+  // host when the connection to it is lost.
   virtual absl::Status status() const = 0;
 
   // The end of every half-layer. Default: reduce, then the operation.

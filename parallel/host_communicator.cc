@@ -21,7 +21,9 @@ absl::Status CheckSize(int size) {
   return absl::OkStatus();
 }
 
-absl::Status CheckOptions(const HostCommunicatorOptions& options) {
+}  // namespace
+
+absl::Status CheckHostCommunicatorOptions(const HostCommunicatorOptions& options) {
   RETURN_IF_ERROR(CheckSize(options.size));
   if (options.rank < 0 || options.rank >= options.size) {
     return absl::InvalidArgumentError(absl::StrCat("communicator rank is ", options.rank,
@@ -38,8 +40,6 @@ absl::Status CheckOptions(const HostCommunicatorOptions& options) {
   }
   return absl::OkStatus();
 }
-
-}  // namespace
 
 int64_t HostCommunicatorRegionBytes(int size) { return SharedRegion::Bytes(size); }
 
@@ -62,7 +62,7 @@ absl::StatusOr<int> CreateHostCommunicatorRegion(int size) {
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeHostCommunicator(
     int region_fd, const HostCommunicatorOptions& options) {
-  RETURN_IF_ERROR(CheckOptions(options));
+  RETURN_IF_ERROR(CheckHostCommunicatorOptions(options));
   if (options.size == 1) {
     return MakeSelfCommunicator();
   }

@@ -26,6 +26,9 @@ struct HostCommunicatorOptions {
   int spin_iterations = 0;
 };
 
+// INVALID_ARGUMENT names the option that is outside its range.
+absl::Status CheckHostCommunicatorOptions(const HostCommunicatorOptions& options);
+
 // Maps `region_fd` (which may be closed afterwards). INVALID_ARGUMENT when the region's size does
 // not fit. A group of one ignores the region.
 absl::StatusOr<std::unique_ptr<Communicator>> MakeHostCommunicator(

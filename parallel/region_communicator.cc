@@ -60,12 +60,14 @@ Range PartOf(int rank, int size, int64_t count, int64_t element_bytes) {
 }  // namespace
 
 RegionCommunicator::RegionCommunicator(std::shared_ptr<const SharedRegion> region,
-                                       const RegionCommunicatorOptions& options)
+                                       const RegionCommunicatorOptions& options,
+                                       std::unique_ptr<RegionBridge> bridge)
     : region_(std::move(region)),
       rank_(options.rank),
       size_(options.size),
       timeout_(options.timeout),
       spin_iterations_(options.spin_iterations),
+      bridge_(std::move(bridge)),
       sources_(options.size) {
   CHECK_GE(rank_, 0);
   CHECK_LT(rank_, size_);
@@ -95,9 +97,10 @@ void RegionCommunicator::AllReduceSum(TensorView inout) {
 }
 
 bool RegionCommunicator::ReduceDirect(std::byte* data, DType dtype, int64_t count) {
-  std::memcpy(own_buffer(), data, static_cast<size_t>(count * SizeOf(dtype)));
+  const int64_t bytes = count * SizeOf(dtype);
+  std::memcpy(own_buffer(), data, static_cast<size_t>(bytes));
   const uint32_t step = step_;
-  if (!PostAndWait()) {
+  if (!PostAndWait([bytes](int, Range) { return Range{0, bytes}; })) {
     return false;
   }
   for (int source = 0; source < size_; ++source) {
@@ -112,13 +115,19 @@ bool RegionCommunicator::ReduceByParts(std::byte* data, DType dtype, int64_t cou
   const auto bytes_of = [element_bytes](int64_t elements) {
     return static_cast<size_t>(elements * element_bytes);
   };
-  const Range own = PartOf(rank_, size_, count, element_bytes);
+  const auto part_of = [&](int64_t rank) {
+    return PartOf(static_cast<int>(rank), size_, count, element_bytes);
+  };
+  const Range own = part_of(rank_);
   // Nobody else reads what this rank sums itself.
   std::memcpy(own_buffer(), data, bytes_of(own.begin));
   std::memcpy(own_buffer() + bytes_of(own.end), data + bytes_of(own.end),
               bytes_of(count - own.end));
   const uint32_t inputs = step_;
-  if (!PostAndWait()) {
+  if (!PostAndWait([&](int, Range readers) {
+        return Range{part_of(readers.begin).begin * element_bytes,
+                     part_of(readers.end - 1).end * element_bytes};
+      })) {
     return false;
   }
   for (int source = 0; source < size_; ++source) {
@@ -128,12 +137,14 @@ bool RegionCommunicator::ReduceByParts(std::byte* data, DType dtype, int64_t cou
   SumInRankOrder(sources_, dtype, own.size(), data + bytes_of(own.begin));
   std::memcpy(own_buffer(), data + bytes_of(own.begin), bytes_of(own.size()));
   const uint32_t sums = step_;
-  if (!PostAndWait()) {
+  if (!PostAndWait([&](int source, Range) {
+        return Range{0, part_of(source).size() * element_bytes};
+      })) {
     return false;
   }
   for (int source = 0; source < size_; ++source) {
     if (source != rank_) {
-      const Range part = PartOf(source, size_, count, element_bytes);
+      const Range part = part_of(source);
       std::memcpy(data + bytes_of(part.begin), region_->buffer(source, sums),
                   bytes_of(part.size()));
     }
@@ -162,7 +173,9 @@ void RegionCommunicator::AllGather(TensorView shard, absl::Span<const Range> par
   for (int64_t begin = 0; begin < longest; begin += chunk) {
     PackRows(shard, begin, chunk_of(rank_, begin), own_buffer());
     const uint32_t step = step_;
-    if (!PostAndWait()) {
+    if (!PostAndWait([&](int source, Range) {
+          return Range{0, chunk_of(source, begin) * element_bytes};
+        })) {
       return;
     }
     for (int source = 0; source < size_; ++source) {
@@ -180,7 +193,7 @@ void RegionCommunicator::AllGather(TensorView shard, absl::Span<const Range> par
 
 void RegionCommunicator::Barrier() {
   if (Begin(Kind(kBarrier, DType::kF32), 0)) {
-    PostAndWait();
+    PostAndWait([](int, Range) { return Range{}; });
   }
 }
 
@@ -192,6 +205,9 @@ void RegionCommunicator::Abort() {
   RankControl& own = region_->control(rank_);
   own.bell.fetch_add(1);
   FutexWakeAll(own.bell);
+  if (bridge_ != nullptr) {
+    bridge_->Abort();
+  }
 }
 
 absl::Status RegionCommunicator::status() const {
@@ -208,8 +224,12 @@ bool RegionCommunicator::Begin(uint32_t kind, int64_t bytes) {
   return !failed_.load();
 }
 
-bool RegionCommunicator::PostAndWait() {
-  Post();
+bool RegionCommunicator::PostAndWait(StepBytes bytes) {
+  region_->control(rank_).announcements[step_ & 1u] = current_;
+  Post(rank_);
+  if (bridge_ != nullptr && !CrossHosts(bytes)) {
+    return false;
+  }
   for (int peer = 0; peer < size_; ++peer) {
     if (peer != rank_ && !WaitFor(peer)) {
       return false;
@@ -222,18 +242,39 @@ bool RegionCommunicator::PostAndWait() {
   return true;
 }
 
-void RegionCommunicator::Post() {
-  RankControl& own = region_->control(rank_);
-  own.announcements[step_ & 1u] = current_;
-  own.posted.store(step_);
+void RegionCommunicator::Post(int rank) {
+  region_->control(rank).posted.store(step_);
   // Sequentially consistent on both sides: either we see that a peer waits, or it sees the post.
   for (int peer = 0; peer < size_; ++peer) {
     RankControl& other = region_->control(peer);
-    if (peer != rank_ && other.waiting_for.load() == static_cast<uint32_t>(rank_) + 1) {
+    if (peer != rank_ && other.waiting_for.load() == static_cast<uint32_t>(rank) + 1) {
       other.bell.fetch_add(1);
       FutexWakeAll(other.bell);
     }
   }
+}
+
+// The leader's part between its own post and the others'.
+bool RegionCommunicator::CrossHosts(StepBytes bytes) {
+  const Range own = bridge_->own_ranks();
+  for (int64_t peer = own.begin; peer < own.end; ++peer) {
+    if (peer != rank_ && !WaitFor(static_cast<int>(peer))) {
+      return false;
+    }
+  }
+  StartClock();
+  const absl::Duration left = absl::Nanoseconds(deadline_nanos_ - MonotonicNanos());
+  const absl::Status carried = bridge_->Carry(step_, bytes, left);
+  if (!carried.ok()) {
+    Fail(Annotate(carried, absl::StrCat(Describe(current_), " on group rank ", rank_)));
+    return false;
+  }
+  for (int peer = 0; peer < size_; ++peer) {
+    if (peer < own.begin || peer >= own.end) {
+      Post(peer);
+    }
+  }
+  return true;
 }
 
 bool RegionCommunicator::WaitFor(int peer) {
@@ -249,13 +290,18 @@ bool RegionCommunicator::WaitFor(int peer) {
   return SleepUntilPosted(peer);
 }
 
-bool RegionCommunicator::SleepUntilPosted(int peer) {
-  const std::atomic<uint32_t>& posted = region_->control(peer).posted;
-  RankControl& own = region_->control(rank_);
+// The collective's deadline counts from its first wait that is not short.
+void RegionCommunicator::StartClock() {
   if (deadline_nanos_ == 0) {
     deadline_nanos_ =
         MonotonicNanos() + std::min(kForeverNanos, absl::ToInt64Nanoseconds(timeout_));
   }
+}
+
+bool RegionCommunicator::SleepUntilPosted(int peer) {
+  const std::atomic<uint32_t>& posted = region_->control(peer).posted;
+  RankControl& own = region_->control(rank_);
+  StartClock();
   bool in_time = true;
   while (true) {
     const uint32_t bell = own.bell.load();

@@ -10,6 +10,11 @@
 //   all-reduce, large   2 steps per chunk: inputs, of which rank r sums part r; then the sums.
 //   all-gather          1 step per chunk.
 //   barrier             1 step without data.
+//
+// In a group that spans hosts, each host has a region with places for all ranks, and one rank of it
+// (the leader) has a bridge: once its host's ranks have posted a step, it exchanges them for those
+// of the other hosts, which it posts on their behalf. A rank of another host posts a step only
+// after its own host has read the last one, so buffers are reused as on one host.
 #ifndef COHORT_PARALLEL_REGION_COMMUNICATOR_H_
 #define COHORT_PARALLEL_REGION_COMMUNICATOR_H_
 
@@ -22,6 +27,7 @@
 
 #include "absl/time/time.h"
 #include "parallel/communicator.h"
+#include "parallel/region_bridge.h"
 #include "parallel/shared_region.h"
 
 namespace cohort {
@@ -36,8 +42,10 @@ struct RegionCommunicatorOptions {
 class RegionCommunicator : public Communicator {
  public:
   // The ranks that are threads own the region together; a process is the only owner of its mapping.
+  // `bridge`: of the leader of a host in a group that spans hosts, over the same region; else null.
   RegionCommunicator(std::shared_ptr<const SharedRegion> region,
-                     const RegionCommunicatorOptions& options);
+                     const RegionCommunicatorOptions& options,
+                     std::unique_ptr<RegionBridge> bridge = nullptr);
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -51,10 +59,12 @@ class RegionCommunicator : public Communicator {
   // Starts the next collective. False when it must not run: an earlier failure or an abort.
   bool Begin(uint32_t kind, int64_t bytes);
   // Makes `step_` visible to the others once this rank's buffer is filled, and waits for them all.
-  // False after a failure.
-  bool PostAndWait();
-  void Post();
+  // `bytes` is what they read of it. False after a failure.
+  bool PostAndWait(StepBytes bytes);
+  void Post(int rank);
+  bool CrossHosts(StepBytes bytes);
   bool WaitFor(int peer);
+  void StartClock();
   bool SleepUntilPosted(int peer);
   bool AnnouncementsAgree();
 
@@ -72,6 +82,7 @@ class RegionCommunicator : public Communicator {
   const int size_;
   const absl::Duration timeout_;
   const int spin_iterations_;
+  const std::unique_ptr<RegionBridge> bridge_;
 
   // Of the worker thread.
   Announcement current_;              // the collective under way

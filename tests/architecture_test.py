@@ -42,6 +42,8 @@ def include_violations(path, text):
             yield f"{path}: includes {header}; CUDA headers belong under kernels/cuda/"
         if header.startswith("nccl") and path != pathlib.Path("kernels/cuda/nccl.cc"):
             yield f"{path}: includes {header}; NCCL belongs in kernels/cuda/nccl.cc"
+        if header.startswith("gloo/") and path != pathlib.Path("parallel/gloo_mesh.cc"):
+            yield f"{path}: includes {header}; gloo belongs in parallel/gloo_mesh.cc"
         if header.startswith("absl/") and path.parts[:2] == ("kernels", "cuda"):
             yield f"{path}: includes {header}; no abseil inside the plugin"
 
@@ -93,6 +95,7 @@ def test_the_rules_notice_what_they_forbid(tmp_path):
         "runtime/a.cc": "#include <grpcpp/grpcpp.h>\n",
         "runtime/b.cc": "#include <cuda_runtime.h>\n",
         "parallel/b.cc": "#include <nccl.h>\n",
+        "parallel/c.cc": "#include <gloo/context.h>\n",
         "kernels/cuda/a.cc": '#include "absl/status/status.h"\n',
         "launcher/a.cc": "#if defined(SOMETHING)\n#endif\n",
         "launcher/b.cc": "\n" * (MAX_LINES + 1),

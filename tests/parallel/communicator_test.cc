@@ -1,4 +1,4 @@
-// One suite for every communicator: a group of one, threads, processes.
+// One suite for every communicator: a group of one, threads, processes, several hosts.
 #include "parallel/communicator.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <ostream>
 #include <random>
 #include <string>
@@ -16,6 +17,7 @@
 #include "kernels/bfloat16.h"
 #include "kernels/device.h"
 #include "tests/parallel/fork_ranks.h"
+#include "tests/parallel/spawn_hosts.h"
 #include "tests/parallel/spawn_ranks.h"
 
 namespace cohort {
@@ -46,6 +48,12 @@ Group Processes(int size, int spin_iterations) {
           }};
 }
 
+Group Hosts(const std::string& name, const std::vector<int>& ranks_of_hosts) {
+  const int size = std::accumulate(ranks_of_hosts.begin(), ranks_of_hosts.end(), 0);
+  return {"Hosts" + name + "Of", size,
+          [ranks_of_hosts](const Body& body) { SpawnHosts(ranks_of_hosts, body); }};
+}
+
 class CommunicatorTest : public testing::TestWithParam<Group> {};
 
 std::string GroupName(const testing::TestParamInfo<Group>& info) {
@@ -57,6 +65,11 @@ INSTANTIATE_TEST_SUITE_P(InProcess, CommunicatorTest,
 INSTANTIATE_TEST_SUITE_P(HostProcess, CommunicatorTest,
                          testing::Values(Processes(1, 0), Processes(2, 0), Processes(2, 2000),
                                          Processes(3, 0), Processes(5, 0)),
+                         GroupName);
+
+INSTANTIATE_TEST_SUITE_P(Gloo, CommunicatorTest,
+                         testing::Values(Hosts("1and1", {1, 1}), Hosts("2and1", {2, 1}),
+                                         Hosts("1and2and1", {1, 2, 1})),
                          GroupName);
 
 // More than two buffers full, and no multiple of anything.
