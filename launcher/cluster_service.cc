@@ -10,12 +10,14 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "launcher/cluster_stream.h"
+#include "launcher/network_address.h"
+#include "launcher/reflection_option.h"
 
 namespace cohort {
 namespace {
 
-// Agents send small messages only.
-constexpr int kMaxReceiveBytes = 8 << 20;
+// The results of a step with many log-probabilities, a checkpoint's report.
+constexpr int kMaxReceiveBytes = 64 << 20;
 
 std::string RandomHex(int words) {
   std::random_device random;
@@ -34,11 +36,11 @@ bool SameToken(StringView given, StringView expected) {
   return difference == 0;
 }
 
-bool KnowsToken(const grpc::CallbackServerContext& call, const std::string& token) {
+StringView TokenOf(const grpc::CallbackServerContext& call) {
   const auto& metadata = call.client_metadata();
   const auto found = metadata.find(kClusterTokenKey);
-  return found != metadata.end() &&
-         SameToken(StringView(found->second.data(), found->second.size()), token);
+  return found == metadata.end() ? StringView()
+                                 : StringView(found->second.data(), found->second.size());
 }
 
 class RefusedSession final
@@ -47,15 +49,16 @@ class RefusedSession final
   RefusedSession() {
     Finish(grpc::Status(
         grpc::StatusCode::UNAUTHENTICATED,
-        absl::StrCat("the metadata '", kClusterTokenKey, "' must carry the token of this start")));
+        "the join token is missing or is not the coordinator's: give the same --join-token, "
+        "--join-token-file or COHORT_JOIN_TOKEN on both sides"));
   }
   void OnDone() override { delete this; }
 };
 
 }  // namespace
 
-AgentSession* AgentSession::Open(const Handler& handler) {
-  auto session = std::make_shared<AgentSession>(handler);
+AgentSession* AgentSession::Open(const Handler& handler, bool is_local, std::string peer) {
+  auto session = std::make_shared<AgentSession>(handler, is_local, std::move(peer));
   session->self_ = session;
   session->StartRead(&session->incoming_);
   return session.get();
@@ -113,24 +116,46 @@ void AgentSession::OnDone() {
 
 grpc::ServerBidiReactor<v1::AgentMessage, v1::CoordinatorMessage>* ClusterService::Session(
     grpc::CallbackServerContext* call) {
-  if (!KnowsToken(*call, token_)) return new RefusedSession();
-  return AgentSession::Open(handler_);
+  const StringView token = TokenOf(*call);
+  const bool is_local = SameToken(token, token_);
+  if (!is_local && !AdmitsNode(token)) return new RefusedSession();
+  return AgentSession::Open(handler_, is_local, call->peer());
 }
 
-absl::StatusOr<std::unique_ptr<ClusterServer>> ClusterServer::Start(AgentSession::Handler handler) {
+bool ClusterService::AdmitsNode(StringView token) const {
+  return nodes_.has_value() && (nodes_->join_token.empty() || SameToken(token, nodes_->join_token));
+}
+
+absl::StatusOr<std::unique_ptr<ClusterServer>> ClusterServer::Start(
+    const std::optional<ClusterListenOptions>& nodes, AgentSession::Handler handler) {
   std::string target = absl::StrCat("unix-abstract:cohort-cluster-", getpid(), "-", RandomHex(2));
   std::unique_ptr<ClusterServer> server(
-      new ClusterServer(std::move(target), RandomHex(8), std::move(handler)));
+      new ClusterServer(std::move(target), RandomHex(8), nodes, std::move(handler)));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  // Another server on the port is an error, not a partner.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // What a node that is cut off leaves behind goes away.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  SetReflection(builder, false);
   int bound = 0;
+  int port = -1;
   builder.AddListeningPort(server->target_, grpc::InsecureServerCredentials(), &bound);
+  if (nodes.has_value()) {
+    builder.AddListeningPort(nodes->address.ToString(), grpc::InsecureServerCredentials(), &port);
+  }
   builder.RegisterService(&server->service_);
   server->server_ = builder.BuildAndStart();
+  if (nodes.has_value() && (server->server_ == nullptr || port == 0)) {
+    return CannotListen("--cluster-listen", nodes->address,
+                        "the address is taken or not of this machine");
+  }
   if (server->server_ == nullptr || bound == 0) {
     return absl::UnavailableError(
         absl::StrCat("the cluster listener cannot be opened on ", server->target_));
   }
+  if (nodes.has_value()) server->address_ = HostPort{nodes->address.host, port};
   return server;
 }
 

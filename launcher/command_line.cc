@@ -7,6 +7,7 @@
 #include "launcher/chat_command.h"
 #include "launcher/flags.h"
 #include "launcher/generate_command.h"
+#include "launcher/node.h"
 #include "launcher/rank.h"
 #include "launcher/score_command.h"
 #include "launcher/serve.h"
@@ -29,6 +30,9 @@ void AddCommands(CLI::App& app, CommandLine& line) {
   };
   AddServeFlags(*add("serve", "Serve a model over gRPC until SIGTERM", Command::kServe),
                 line.serve);
+  AddNodeFlags(
+      *add("node", "Serve a part of the ranks of another machine's `cohort serve`", Command::kNode),
+      line.node);
   AddGenerateFlags(*add("generate", "Generate through a server", Command::kGenerate),
                    line.generate);
   AddChatFlags(*add("chat", "Converse with a served model", Command::kChat), line.chat);
@@ -96,6 +100,8 @@ int RunCommandLine(int argc, const char* const* argv) {
       return line.exit_code;
     case Command::kServe:
       return RunServe(line.serve);
+    case Command::kNode:
+      return RunNode(line.node);
     case Command::kGenerate:
       return RunGenerate(line.generate);
     case Command::kChat:

@@ -9,7 +9,18 @@
 
 namespace cohort {
 
-enum class Command { kNone, kServe, kGenerate, kChat, kScore, kTokenize, kStatus, kVersion, kRank };
+enum class Command {
+  kNone,
+  kServe,
+  kNode,
+  kGenerate,
+  kChat,
+  kScore,
+  kTokenize,
+  kStatus,
+  kVersion,
+  kRank
+};
 
 struct CommandLine {
   Command command = Command::kNone;  // kNone: print what is below and exit
@@ -18,6 +29,7 @@ struct CommandLine {
   std::string error;   // for standard error: one line
 
   ServeOptions serve;
+  NodeOptions node;
   GenerateOptions generate;
   ChatOptions chat;
   ScoreOptions score;

@@ -23,6 +23,17 @@ void FillRank(const RankStatus& rank, v1::RankInfo& message) {
   message.set_device(rank.device);
 }
 
+void FillAgent(const AgentStatus& agent, v1::AgentInfo& message) {
+  message.set_name(agent.name);
+  message.set_state(agent.state);
+  message.set_address(agent.address);
+  message.set_cores(static_cast<uint32_t>(agent.cores));
+  for (int i = 0; i < agent.ranks; ++i) {
+    message.add_ranks(static_cast<uint32_t>(agent.first_rank + i));
+  }
+  message.set_loss(agent.loss);
+}
+
 void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
   message.set_running(static_cast<uint32_t>(load.running));
   message.set_waiting(static_cast<uint32_t>(load.waiting));
@@ -80,6 +91,8 @@ grpc::ServerUnaryReactor* ControlService::GetLoad(grpc::CallbackServerContext* c
   response->set_state(load.draining ? "draining" : group.state);
   response->set_epoch(group.epoch);
   for (const RankStatus& rank : group.ranks) FillRank(rank, *response->add_ranks());
+  for (const AgentStatus& agent : group.agents) FillAgent(agent, *response->add_agents());
+  response->set_awaited(group.awaited);
   FillEngineLoad(load, *response);
   return Done(call);
 }

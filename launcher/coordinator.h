@@ -5,12 +5,16 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "cohort/v1/cluster.pb.h"
+#include "launcher/agent_roster.h"
+#include "launcher/cluster_service.h"
 #include "launcher/group_status.h"
+#include "runtime/checkpoint_digest.h"
 #include "runtime/engine.h"
 
 namespace cohort {
@@ -18,12 +22,17 @@ namespace cohort {
 struct CoordinatorOptions {
   v1::RankConfiguration configuration;
   SchedulerOptions scheduler;
-  // The agent inside this process; more agents join from other nodes later.
-  std::string local_agent = "local";
-  int local_slots = 1;
+  std::string local_agent = "local";               // the one inside this process
   std::string rank_executable = "/proc/self/exe";  // run as `... rank --control-fd N`
-  absl::Duration heartbeat_period = absl::Seconds(1);
-  absl::Duration heartbeat_timeout = absl::Seconds(5);
+  // With more agents than the local one: where they join, what checkpoint they must have, and how
+  // long they may take until all are there for the first time.
+  int agents = 1;
+  std::optional<ClusterListenOptions> cluster_listen;
+  std::vector<CheckpointPart> checkpoint;
+  absl::Duration agents_timeout = absl::InfiniteDuration();
+  HeartbeatOptions local_heartbeat;
+  HeartbeatOptions node_heartbeat = {.period = absl::Milliseconds(300),
+                                     .timeout = absl::Milliseconds(1500)};
   // Of a rank, from its start until it is ready, and without progress in between.
   absl::Duration load_timeout = absl::Hours(1);
   absl::Duration load_stall_timeout = absl::Minutes(2);
@@ -42,6 +51,8 @@ class Coordinator {
 
   Engine& engine();
   GroupStatus group() const;
+  // Where nodes join, with the port that was picked; nothing without cluster_listen.
+  const std::optional<HostPort>& cluster_address() const;
 
   // Called from an internal thread whenever the group starts or stops serving. Set once, before
   // WaitUntilServing.

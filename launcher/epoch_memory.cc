@@ -14,11 +14,11 @@ constexpr int64_t kOutcomeRingBytes = int64_t{1} << 18;
 
 }  // namespace
 
-absl::StatusOr<EpochMemory> EpochMemory::Create(int ranks) {
+absl::StatusOr<EpochMemory> EpochMemory::Create(int local_ranks, int group_ranks) {
   EpochMemory memory;
-  ASSIGN_OR_RETURN(const int communicator, CreateHostCommunicatorRegion(ranks));
+  ASSIGN_OR_RETURN(const int communicator, CreateHostCommunicatorRegion(group_ranks));
   memory.communicator = FileDescriptor(communicator);
-  for (int rank = 0; rank < ranks; ++rank) {
+  for (int rank = 0; rank < local_ranks; ++rank) {
     RankRings rings;
     ASSIGN_OR_RETURN(rings.plans, CreateByteRing(kPlanRingBytes));
     ASSIGN_OR_RETURN(rings.outcomes, CreateByteRing(kOutcomeRingBytes));

@@ -18,10 +18,10 @@ struct RankRings {
 
 struct EpochMemory {
   FileDescriptor communicator;
-  std::vector<RankRings> ranks;
+  std::vector<RankRings> ranks;  // of this node
 
-  // For a group of `ranks` that are all on this node.
-  static absl::StatusOr<EpochMemory> Create(int ranks);
+  // For `local_ranks` on this node of a group of `group_ranks`.
+  static absl::StatusOr<EpochMemory> Create(int local_ranks, int group_ranks);
 };
 
 }  // namespace cohort

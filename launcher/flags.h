@@ -43,6 +43,7 @@ FlagParser IntegerInto(Target& target, int64_t minimum, int64_t maximum) {
 }
 
 void AddServeFlags(CLI::App& app, ServeOptions& options);
+void AddNodeFlags(CLI::App& app, NodeOptions& options);
 void AddGenerateFlags(CLI::App& app, GenerateOptions& options);
 void AddChatFlags(CLI::App& app, ChatOptions& options);
 void AddScoreFlags(CLI::App& app, ScoreOptions& options);

@@ -20,10 +20,22 @@ struct RankStatus {
   std::string device;
 };
 
+struct AgentStatus {
+  std::string name;               // of the last one, while its place is free
+  std::string state = "awaited";  // "awaited" (nobody was there yet), "joined", "lost"
+  std::string address;            // where ranks of other agents reach its ranks; may be empty
+  int cores = 0;
+  int first_rank = 0;  // its ranks, once they are decided
+  int ranks = 0;
+  std::string loss;  // "agent 'b' at 10.0.0.2 was lost: its session ended", while it is
+};
+
 struct GroupStatus {
   std::string state = "starting";  // "starting", "serving", "recovering", "draining"
   uint64_t epoch = 0;
   std::vector<RankStatus> ranks;
+  std::vector<AgentStatus> agents;
+  std::string awaited;  // one sentence
 };
 
 }  // namespace cohort

@@ -43,9 +43,6 @@ class GrpcServer {
   std::unique_ptr<grpc::Server> server_;  // last: gone before the services
 };
 
-// OK when `listen` can be bound now. Finds the common faults before anything is started.
-absl::Status CheckListenAddress(const HostPort& listen);
-
 }  // namespace cohort
 
 #endif  // COHORT_LAUNCHER_GRPC_SERVER_H_

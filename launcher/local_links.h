@@ -9,13 +9,13 @@
 #include <mutex>
 #include <utility>
 
-#include "runtime/step_link.h"
+#include "launcher/rank_links.h"
 
 namespace cohort {
 
-class LocalLinks {
+class LocalLinks final : public RankLinks {
  public:
-  void Put(uint64_t epoch, int rank, std::unique_ptr<StepLink> link) {
+  void Put(uint64_t epoch, int rank, std::unique_ptr<StepLink> link) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     links_[{epoch, rank}] = std::move(link);
   }
@@ -30,8 +30,7 @@ class LocalLinks {
     return link;
   }
 
-  // Those of `epoch` and before that nobody took.
-  void DropUntil(uint64_t epoch) {
+  void DropUntil(uint64_t epoch) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     links_.erase(links_.begin(), links_.lower_bound({epoch + 1, 0}));
   }

@@ -30,9 +30,9 @@ bool LoadCameOn(const v1::RankProgress& before, const v1::RankProgress& after) {
 }  // namespace
 
 Membership::Membership(const MembershipOptions& options)
-    : options_(options), ranks_(static_cast<size_t>(options.ranks)) {
-  CHECK_GE(options.ranks, 1);
-}
+    : options_(options),
+      seats_(options.agents, options.ranks),
+      ranks_(static_cast<size_t>(options.ranks)) {}
 
 Membership::Rank* Membership::Find(uint32_t rank) {
   return rank < ranks_.size() ? &ranks_[rank] : nullptr;
@@ -46,52 +46,33 @@ std::string Membership::Name(size_t rank) const {
 
 // ---- Agents and ranks ----
 
-void Membership::AgentJoined(const std::string& agent, int slots, absl::Time now) {
-  if (agents_.contains(agent)) AgentLost(agent, "it joined anew", now);
-  agents_[agent] = {.slots = slots, .order = agents_joined_++};
-  AssignMissing(now);
+void Membership::AgentJoined(const AgentDescription& agent, absl::Time now) {
+  if (seats_.Contains(agent.name)) AgentLost(agent.name, "it joined anew", now);
+  const bool decided = seats_.decided();
+  seats_.Join(agent);
+  if (over() || !seats_.decided()) return;
+  std::vector<uint32_t> start;
+  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+    const AgentSeats::Seat& seat =
+        seats_.seats()[static_cast<size_t>(seats_.SeatOf(static_cast<int>(rank)))];
+    if (decided && seat.agent.name != agent.name) continue;
+    ranks_[rank].agent = seat.agent.name;
+    start.push_back(static_cast<uint32_t>(rank));
+  }
+  StartRanks(start, now);
 }
 
 void Membership::AgentLost(const std::string& agent, const std::string& reason, absl::Time now) {
-  if (agents_.erase(agent) == 0) return;
-  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    Rank& lost = ranks_[rank];
-    if (lost.agent != agent) continue;
-    LoseRank(rank, absl::StrCat("agent '", agent, "' was lost: ", reason), now);
+  const Range ranks = seats_.Lose(agent, reason);
+  for (int64_t rank = ranks.begin; rank < ranks.end; ++rank) {
+    Rank& lost = ranks_[static_cast<size_t>(rank)];
+    const int failed_starts = lost.failed_starts;
+    LoseRank(static_cast<size_t>(rank), absl::StrCat("agent '", agent, "' was lost: ", reason),
+             now);
+    lost.failed_starts = failed_starts;  // says nothing about the next agent
     lost.agent.clear();
     lost.state = RankState::kUnassigned;
   }
-  AssignMissing(now);
-}
-
-// All missing ranks find a slot at once or none is assigned: half a group is of no use.
-void Membership::AssignMissing(absl::Time now) {
-  if (over()) return;
-  std::map<std::string, int> free;
-  int total = 0;
-  for (const auto& [name, agent] : agents_) total += free[name] = agent.slots;
-  std::vector<uint32_t> missing;
-  for (size_t rank = 0; rank < ranks_.size(); ++rank) {
-    if (ranks_[rank].agent.empty()) {
-      missing.push_back(static_cast<uint32_t>(rank));
-    } else {
-      --free[ranks_[rank].agent];
-      --total;
-    }
-  }
-  if (missing.empty() || total < static_cast<int>(missing.size())) return;
-  std::vector<std::string> by_order;
-  for (const auto& [name, agent] : agents_) by_order.push_back(name);
-  std::sort(by_order.begin(), by_order.end(), [this](const std::string& a, const std::string& b) {
-    return agents_[a].order < agents_[b].order;
-  });
-  auto agent = by_order.begin();
-  for (const uint32_t rank : missing) {
-    while (free[*agent] <= 0) ++agent;
-    --free[*agent];
-    ranks_[rank].agent = *agent;
-  }
-  StartRanks(missing, now);
 }
 
 void Membership::StartRanks(const std::vector<uint32_t>& start, absl::Time now) {
@@ -193,6 +174,7 @@ void Membership::MaybeBeginEpoch(absl::Time now) {
   ++epoch_;
   phase_ = Phase::kJoining;
   join_by_ = now + options_.join_epoch_timeout;
+  listeners_.assign(seats_.seats().size(), {});
   StartEpoch action;
   action.begin.set_epoch(epoch_);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -201,6 +183,19 @@ void Membership::MaybeBeginEpoch(absl::Time now) {
     member.set_rank(static_cast<uint32_t>(rank));
     member.set_agent(ranks_[rank].agent);
   }
+  actions_.push_back(std::move(action));
+}
+
+void Membership::EpochListening(const v1::EpochListeners& listeners, absl::Time) {
+  if (phase_ != Phase::kJoining || listeners.epoch() != epoch_) return;
+  if (Find(listeners.rank()) == nullptr) return;
+  listeners_[static_cast<size_t>(seats_.SeatOf(static_cast<int>(listeners.rank())))] = listeners;
+  for (const v1::EpochListeners& of_agent : listeners_) {
+    if (of_agent.listeners_size() == 0) return;
+  }
+  SharePeers action;
+  action.peers.set_epoch(epoch_);
+  action.peers.mutable_agents()->Add(listeners_.begin(), listeners_.end());
   actions_.push_back(std::move(action));
 }
 
@@ -274,9 +269,15 @@ void Membership::Drain(absl::Time now) {
 
 void Membership::Tick(absl::Time now) {
   if (over()) return;
+  CheckAgents(now);
   CheckJoining(now);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) CheckRank(rank, now);
   RestartDue(now);
+}
+
+void Membership::CheckAgents(absl::Time now) {
+  if (seats_.decided() || now < options_.agents_deadline) return;
+  GiveUp(absl::UnavailableError(absl::StrCat("the group did not form in time: ", Awaited())), now);
 }
 
 void Membership::CheckJoining(absl::Time now) {
@@ -314,6 +315,7 @@ void Membership::CheckRank(size_t number, absl::Time now) {
 absl::Time Membership::next_deadline() const {
   absl::Time next = absl::InfiniteFuture();
   if (over()) return next;
+  if (!seats_.decided()) next = options_.agents_deadline;
   if (phase_ == Phase::kJoining) next = join_by_;
   for (const Rank& rank : ranks_) {
     if (rank.state == RankState::kLost) next = std::min(next, rank.restart_at);
@@ -338,6 +340,8 @@ GroupStatus Membership::status() const {
                  : serving()   ? "serving"
                  : has_served_ ? "recovering"
                                : "starting";
+  status.agents = seats_.status();
+  status.awaited = Awaited();
   for (size_t i = 0; i < ranks_.size(); ++i) {
     const Rank& rank = ranks_[i];
     const v1::RankProgress& progress = rank.progress;
@@ -366,12 +370,11 @@ std::string Membership::Awaited() const {
   if (phase_ == Phase::kOver) return "nothing: the group is over";
   if (phase_ == Phase::kServing) return "nothing: the group serves";
   std::vector<std::string> late;
+  if (std::string agents = seats_.Awaited(); !agents.empty()) late.push_back(std::move(agents));
   for (size_t i = 0; i < ranks_.size(); ++i) {
     const Rank& rank = ranks_[i];
     if (phase_ == Phase::kJoining) {
       if (!rank.joined) late.push_back(absl::StrCat(Name(i), " to join epoch ", epoch_));
-    } else if (rank.state == RankState::kUnassigned) {
-      late.push_back(absl::StrCat("an agent with a free slot for rank ", i));
     } else if (rank.state == RankState::kLost) {
       late.push_back(absl::StrCat("the restart of rank ", i));
     } else if (rank.state == RankState::kLoading) {

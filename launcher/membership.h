@@ -1,10 +1,11 @@
 // Who is in the group and what has to happen next: a pure state machine without threads, clock,
 // processes or RPC. Events go in with the time they happened; actions come out.
 //
-//   agents join -> ranks are assigned -> every rank is ready -> BeginEpoch(n) -> every rank has
-//   joined -> serving. Whatever goes wrong ends the epoch: the ranks that live leave it (or are
-//   killed when they do not), lost ones are started again after a growing delay, and when all are
-//   ready epoch n + 1 begins.
+//   all agents join -> ranks are assigned -> every rank is ready -> BeginEpoch(n) -> (of several
+//   agents: their first ranks listen -> all are told where) -> every rank has joined -> serving.
+//   Whatever goes wrong ends the epoch: the ranks that live leave it (or are killed when they do
+//   not), lost ones are started again after a growing delay (those of a lost agent once another has
+//   its place), and when all are ready epoch n + 1 begins.
 #ifndef COHORT_LAUNCHER_MEMBERSHIP_H_
 #define COHORT_LAUNCHER_MEMBERSHIP_H_
 
@@ -18,12 +19,16 @@
 #include "absl/time/time.h"
 #include "cohort/v1/cluster.pb.h"
 #include "kernels/status.h"
+#include "launcher/agent_seats.h"
 #include "launcher/group_status.h"
 
 namespace cohort {
 
 struct MembershipOptions {
   int ranks = 1;
+  int agents = 1;
+  // When all agents must have joined for the first time; later the group waits for them for ever.
+  absl::Time agents_deadline = absl::InfiniteFuture();
   absl::Duration load_timeout = absl::Hours(1);          // from a process's start to ready
   absl::Duration load_stall_timeout = absl::Minutes(2);  // without progress of the load
   absl::Duration join_epoch_timeout = absl::Seconds(60);
@@ -44,6 +49,10 @@ struct AssignRanks {
 // To every agent with ranks.
 struct StartEpoch {
   v1::BeginEpoch begin;
+};
+// To every agent with ranks.
+struct SharePeers {
+  v1::EpochPeers peers;
 };
 struct EndEpoch {
   uint64_t epoch = 0;
@@ -66,19 +75,21 @@ struct StopServing {
 struct GiveUpGroup {
   absl::Status status;
 };
-using MembershipAction = std::variant<AssignRanks, StartEpoch, EndEpoch, KillRankProcess,
-                                      ServeEpoch, StopServing, GiveUpGroup>;
+using MembershipAction = std::variant<AssignRanks, StartEpoch, SharePeers, EndEpoch,
+                                      KillRankProcess, ServeEpoch, StopServing, GiveUpGroup>;
 
 class Membership {
  public:
   explicit Membership(const MembershipOptions& options);
 
   // ---- Events ----
-  void AgentJoined(const std::string& agent, int slots, absl::Time now);
+  bool HasRoom(bool local) const { return seats_.HasRoom(local); }
+  void AgentJoined(const AgentDescription& agent, absl::Time now);  // there is room
   void AgentLost(const std::string& agent, const std::string& reason, absl::Time now);
   void RankProgressed(const v1::RankProgress& progress, absl::Time now);
   void RankLost(const v1::RankLost& lost, absl::Time now);
   void EpochJoined(const v1::EpochJoined& joined, absl::Time now);
+  void EpochListening(const v1::EpochListeners& listeners, absl::Time now);
   void EpochLeft(const v1::EpochLeft& left, absl::Time now);
   void EpochFailed(const v1::EpochFailed& failed, absl::Time now);
   // The engine gave the group of `epoch` up.
@@ -94,6 +105,8 @@ class Membership {
   const absl::Status& failure() const { return failure_; }  // after GiveUpGroup
   uint64_t epoch() const { return epoch_; }
   bool serving() const { return phase_ == Phase::kServing; }
+  // The part of it that agents are; empty when all are there.
+  std::string AwaitedAgents() const { return over() ? "" : seats_.Awaited(); }
   // One sentence on what the group waits for.
   std::string Awaited() const;
 
@@ -101,10 +114,6 @@ class Membership {
   enum class Phase { kForming, kJoining, kServing, kOver };
   enum class RankState { kUnassigned, kLoading, kReady, kLost };
 
-  struct Agent {
-    int slots = 0;
-    int64_t order = 0;  // of joining
-  };
   struct Rank {
     RankState state = RankState::kUnassigned;
     std::string agent;          // empty while unassigned
@@ -123,12 +132,12 @@ class Membership {
 
   Rank* Find(uint32_t rank);
   std::string Name(size_t rank) const;
-  void AssignMissing(absl::Time now);
   void RestartDue(absl::Time now);
   void StartRanks(const std::vector<uint32_t>& start, absl::Time now);
   void MaybeBeginEpoch(absl::Time now);
   void StopEpoch(const std::string& reason, const absl::Status& status, absl::Time now);
   void LoseRank(size_t rank, const std::string& reason, absl::Time now);
+  void CheckAgents(absl::Time now);
   void Condemn(size_t rank, const std::string& reason);
   void CheckJoining(absl::Time now);
   void CheckRank(size_t rank, absl::Time now);
@@ -142,8 +151,9 @@ class Membership {
   uint64_t epoch_ = 0;  // the present or last one
   absl::Time join_by_;
   absl::Time serving_since_;
-  std::map<std::string, Agent> agents_;
-  int64_t agents_joined_ = 0;
+  AgentSeats seats_;
+  // Of the present epoch, by place; those that have not come have no rank's listeners.
+  std::vector<v1::EpochListeners> listeners_;
   std::vector<Rank> ranks_;
   std::vector<MembershipAction> actions_;
   absl::Status failure_;

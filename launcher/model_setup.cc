@@ -229,7 +229,9 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_token_ids(setup.token_ids);
   configuration.set_dtype(std::string(NameOf(setup.dtype)));
   configuration.set_device(setup.device);
-  configuration.set_threads(static_cast<uint32_t>(setup.threads));
+  // Nodes differ: each of several shares its own cores among its ranks.
+  const int64_t threads = options.agents > 1 ? options.threads : setup.threads;
+  configuration.set_threads(static_cast<uint32_t>(threads));
   configuration.set_tensor_parallel(static_cast<uint32_t>(options.tp));
   configuration.set_data_parallel(1);
   configuration.set_expert_parallel(1);

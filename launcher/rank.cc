@@ -1,7 +1,6 @@
 #include "launcher/rank.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -13,10 +12,13 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "launcher/allowed_cores.h"
 #include "launcher/byte_ring.h"
+#include "launcher/epoch_hosts.h"
 #include "launcher/log.h"
 #include "launcher/rank_control.h"
 #include "launcher/ring_step_link.h"
+#include "parallel/cluster_communicator.h"
 #include "parallel/host_communicator.h"
 #include "runtime/worker.h"
 
@@ -24,17 +26,15 @@ namespace cohort {
 namespace {
 
 constexpr absl::Duration kProgressPeriod = absl::Milliseconds(100);
+// For the first rank of every other node to listen, and to be connected. Less than the time in
+// which the coordinator wants all ranks to have joined, so that it hears from us who is missing.
+constexpr absl::Duration kPeersTimeout = absl::Seconds(20);
 // Before sleeping, where every rank has a core.
 constexpr int kSpinIterations = 2000;
 
 // The coordinator decides when ranks end. A Ctrl-C of the terminal reaches the whole process group.
 void IgnoreSignals() {
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(number, SIG_IGN);
-}
-
-int AllowedCores() {
-  cpu_set_t allowed;
-  return sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
 }
 
 absl::StatusOr<DType> ParseDType(StringView name) {
@@ -80,7 +80,9 @@ class RankMain {
   void SayLoading(int64_t done_bytes, int64_t total_bytes);
   void SayReady();
   void SayFailed(uint64_t epoch, const absl::Status& status, bool joined);
+  absl::Status Prepare(const EpochInvitation& invitation);
   absl::Status Join(const EpochInvitation& invitation);
+  absl::Status ConnectHosts(uint64_t epoch);
   absl::Status RunSteps();
   absl::StatusOr<std::string> Step(StringView plan_bytes);
   void AbortEpoch();
@@ -97,6 +99,8 @@ class RankMain {
   // Of the present epoch. Abort from the control thread.
   std::unique_ptr<ByteRingReader> plans_;
   std::unique_ptr<ByteRingWriter> outcomes_;
+  EpochHosts hosts_;
+  std::shared_ptr<GlooMesh> mesh_;  // of the first rank of a node, in a group over several
 };
 
 absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
@@ -175,10 +179,12 @@ void RankMain::ServeEpoch() {
   {
     const EpochInvitation invitation = control_.WaitForEpoch();
     epoch = invitation.begin.epoch();
-    status = Join(invitation);
+    status = Prepare(invitation);
+    const bool entered = status.ok() && control_.Enter([this] { AbortEpoch(); });
+    if (entered) status = Join(invitation);
+    joined = entered && status.ok();
   }
-  if (status.ok() && control_.Enter([this] { AbortEpoch(); })) {
-    joined = true;
+  if (joined) {
     v1::RankToAgent message;
     message.mutable_epoch_joined()->set_epoch(epoch);
     control_.Say(message);
@@ -193,10 +199,12 @@ void RankMain::ServeEpoch() {
     worker_->LeaveEpoch();
     plans_.reset();
     outcomes_.reset();
+    mesh_.reset();
   });
 }
 
-absl::Status RankMain::Join(const EpochInvitation& invitation) {
+// What an abort of the epoch has to reach.
+absl::Status RankMain::Prepare(const EpochInvitation& invitation) {
   if (invitation.descriptors.size() != 3) {
     return absl::InvalidArgumentError(absl::StrCat(
         "an epoch came with ", invitation.descriptors.size(), " descriptors instead of 3"));
@@ -204,15 +212,49 @@ absl::Status RankMain::Join(const EpochInvitation& invitation) {
   ASSIGN_OR_RETURN(plans_, ByteRingReader::Map(invitation.descriptors[1].get(), spin_iterations_));
   ASSIGN_OR_RETURN(outcomes_,
                    ByteRingWriter::Map(invitation.descriptors[2].get(), spin_iterations_));
+  ASSIGN_OR_RETURN(hosts_, HostsOf(invitation.begin));
+  const int rank = static_cast<int>(configure_.rank());
+  if (hosts_.spans_hosts() && hosts_.layout.IsLeader(rank)) {
+    ASSIGN_OR_RETURN(mesh_, ListenForHosts(hosts_.layout, rank, hosts_.agents, configure_.address(),
+                                           kPeersTimeout));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RankMain::Join(const EpochInvitation& invitation) {
+  if (mesh_ != nullptr) RETURN_IF_ERROR(ConnectHosts(invitation.begin.epoch()));
   HostCommunicatorOptions options;
   options.rank = static_cast<int>(configure_.rank());
   options.size = invitation.begin.members_size();
   // A little before the coordinator's own deadline: a rank can tell whom it waited for.
   options.timeout = step_timeout_ * 9 / 10;
   options.spin_iterations = spin_iterations_;
-  ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
-                   MakeHostCommunicator(invitation.descriptors[0].get(), options));
-  return worker_->JoinEpoch(invitation.begin.epoch(), std::move(communicator));
+  const int region = invitation.descriptors[0].get();
+  absl::StatusOr<std::unique_ptr<Communicator>> communicator =
+      hosts_.spans_hosts() ? MakeClusterCommunicator(region, options, hosts_.layout, mesh_)
+                           : MakeHostCommunicator(region, options);
+  RETURN_IF_ERROR(communicator.status());
+  return worker_->JoinEpoch(invitation.begin.epoch(), *std::move(communicator));
+}
+
+// Tells the first ranks of the other nodes where this one listens, and connects to them.
+absl::Status RankMain::ConnectHosts(uint64_t epoch) {
+  v1::RankToAgent message;
+  v1::EpochListeners& listeners = *message.mutable_listeners();
+  listeners.set_epoch(epoch);
+  for (const std::string& listener : mesh_->listeners()) listeners.add_listeners(listener);
+  control_.Say(message);
+  ASSIGN_OR_RETURN(const v1::EpochPeers peers, control_.WaitForPeers(absl::Now() + kPeersTimeout));
+  std::vector<std::string> addresses;
+  for (const v1::EpochListeners& agent : peers.agents()) {
+    if (agent.listeners_size() != mesh_->hosts()) {
+      return absl::InvalidArgumentError(absl::StrCat("rank ", agent.rank(), " listens for ",
+                                                     agent.listeners_size(), " agents, of ",
+                                                     mesh_->hosts()));
+    }
+    addresses.push_back(agent.listeners(mesh_->host()));
+  }
+  return mesh_->Connect(addresses);
 }
 
 // Until the epoch ends or a step fails.
@@ -233,6 +275,7 @@ absl::StatusOr<std::string> RankMain::Step(StringView plan_bytes) {
 
 void RankMain::AbortEpoch() {
   const absl::Status reason = absl::UnavailableError("the epoch has ended");
+  if (mesh_ != nullptr) mesh_->Abort();
   worker_->Abort();
   plans_->Abort(reason);
   outcomes_->Abort(reason);

@@ -60,6 +60,17 @@ bool RankControl::MustLeave() const {
   return present_ <= ended_;
 }
 
+absl::StatusOr<v1::EpochPeers> RankControl::WaitForPeers(absl::Time deadline) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto have_come = [this] { return peers_.has_value() && peers_->epoch() == present_; };
+  const auto settled = [&] { return present_ <= ended_ || have_come(); };
+  if (!changed_.wait_until(lock, absl::ToChronoTime(deadline), settled)) {
+    return absl::DeadlineExceededError("the other agents' ranks have not said where they listen");
+  }
+  if (present_ <= ended_) return absl::AbortedError("the epoch has ended");
+  return *peers_;
+}
+
 void RankControl::Exit(const std::function<void()>& leave) {
   uint64_t left = 0;
   {
@@ -102,6 +113,12 @@ void RankControl::Handle(ControlPacket packet) {
     case v1::AgentToRank::kBeginEpoch:
       HandleBegin(std::move(*message.mutable_begin_epoch()), std::move(packet.descriptors));
       break;
+    case v1::AgentToRank::kEpochPeers: {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      peers_ = std::move(*message.mutable_epoch_peers());
+      changed_.notify_all();
+      break;
+    }
     case v1::AgentToRank::kAbortEpoch:
       HandleAbort(message.abort_epoch().epoch());
       break;
@@ -135,6 +152,7 @@ void RankControl::EndEpochsUntil(uint64_t epoch) {
   ended_ = std::max(ended_, epoch);
   if (invitation_.has_value() && invitation_->begin.epoch() <= ended_) invitation_.reset();
   if (present_ != 0 && present_ <= ended_ && abort_) abort_();
+  changed_.notify_all();
 }
 
 }  // namespace cohort

@@ -41,6 +41,9 @@ class RankControl {
   bool Enter(std::function<void()> abort);
   // True once the present epoch is to end.
   bool MustLeave() const;
+  // Where the other nodes' ranks of the present epoch listen. ABORTED when it is to end;
+  // DEADLINE_EXCEEDED.
+  absl::StatusOr<v1::EpochPeers> WaitForPeers(absl::Time deadline);
   // From here on `abort` is not called; then `leave` is; then the agent hears that the rank is in
   // no epoch.
   void Exit(const std::function<void()>& leave);
@@ -60,8 +63,9 @@ class RankControl {
   std::condition_variable changed_;
   std::optional<v1::ConfigureRank> configuration_;
   std::optional<EpochInvitation> invitation_;
-  uint64_t present_ = 0;         // the epoch the worker's thread is in; 0: none
-  uint64_t ended_ = 0;           // epochs up to this one are over
+  std::optional<v1::EpochPeers> peers_;  // the latest
+  uint64_t present_ = 0;                 // the epoch the worker's thread is in; 0: none
+  uint64_t ended_ = 0;                   // epochs up to this one are over
   std::function<void()> abort_;  // of the present epoch, once entered; called with the mutex held
   bool stopping_ = false;
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/algorithm/container.h"
+#include "launcher/epoch_hosts.h"
 #include "launcher/epoch_memory.h"
 #include "launcher/log.h"
 #include "launcher/ring_step_link.h"
@@ -60,6 +61,7 @@ void RankSupervisor::Start(uint32_t number, const v1::Assignment& assignment,
   configure.set_rank(number);
   configure.set_local_index(local_index);
   configure.set_local_ranks(static_cast<uint32_t>(assignment.ranks_size()));
+  configure.set_address(options_.address);
   Tell(number, rank, to_rank, {});
 }
 
@@ -100,53 +102,59 @@ void RankSupervisor::BeginShutdown(const std::string& reason, absl::Time deadlin
 }
 
 void RankSupervisor::BeginEpoch(const v1::BeginEpoch& begin) {
-  absl::Status status = CheckMembers(begin);
-  if (status.ok()) status = ShareMemory(begin);
+  const absl::StatusOr<Range> own = FindOwnRanks(begin);
+  const absl::Status status = own.ok() ? ShareMemory(begin, *own) : own.status();
   if (status.ok()) return;
   v1::AgentMessage message;
   v1::EpochFailed& failed = *message.mutable_epoch_failed();
   failed.set_epoch(begin.epoch());
-  failed.set_rank(begin.members_size() > 0 ? begin.members(0).rank() : 0);
+  const auto own_member = absl::c_find_if(
+      begin.members(), [this](const auto& member) { return member.agent() == options_.agent; });
+  if (own_member != begin.members().end()) failed.set_rank(own_member->rank());
   failed.set_reason(std::string(status.message()));
   report_(std::move(message));
 }
 
-absl::Status RankSupervisor::CheckMembers(const v1::BeginEpoch& begin) const {
-  for (int i = 0; i < begin.members_size(); ++i) {
-    const v1::BeginEpoch::Member& member = begin.members(i);
-    if (member.agent() != options_.agent) {
-      return absl::UnimplementedError(absl::StrCat("rank ", member.rank(), " is on agent '",
-                                                   member.agent(),
-                                                   "'; the ranks of a group share one node"));
-    }
-    if (member.rank() != static_cast<uint32_t>(i)) {
-      return absl::InvalidArgumentError("an epoch's members are not in rank order");
-    }
-    if (!ranks_.contains(member.rank())) {
-      return absl::UnavailableError(absl::StrCat("rank ", member.rank(), " has no process"));
+absl::StatusOr<Range> RankSupervisor::FindOwnRanks(const v1::BeginEpoch& begin) const {
+  ASSIGN_OR_RETURN(const EpochHosts hosts, HostsOf(begin));
+  const auto found = absl::c_find(hosts.agents, options_.agent);
+  if (found == hosts.agents.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("agent '", options_.agent, "' has no rank in epoch ", begin.epoch()));
+  }
+  const Range own = hosts.layout.hosts[static_cast<size_t>(found - hosts.agents.begin())];
+  for (int64_t rank = own.begin; rank < own.end; ++rank) {
+    if (!ranks_.contains(static_cast<uint32_t>(rank))) {
+      return absl::UnavailableError(absl::StrCat("rank ", rank, " has no process"));
     }
   }
-  return begin.members_size() > 0 ? absl::OkStatus()
-                                  : absl::InvalidArgumentError("an epoch without members");
+  return own;
 }
 
-absl::Status RankSupervisor::ShareMemory(const v1::BeginEpoch& begin) {
-  ASSIGN_OR_RETURN(const EpochMemory memory, EpochMemory::Create(begin.members_size()));
+absl::Status RankSupervisor::ShareMemory(const v1::BeginEpoch& begin, Range own) {
+  ASSIGN_OR_RETURN(const EpochMemory memory,
+                   EpochMemory::Create(static_cast<int>(own.size()), begin.members_size()));
   v1::AgentToRank message;
   *message.mutable_begin_epoch() = begin;
   options_.links->DropUntil(begin.epoch());
-  for (int i = 0; i < begin.members_size(); ++i) {
-    const uint32_t number = begin.members(i).rank();
-    Rank& rank = ranks_.at(number);
-    const RankRings& rings = memory.ranks[static_cast<size_t>(i)];
-    ASSIGN_OR_RETURN(std::unique_ptr<StepLink> link,
-                     RingStepLink::Map(NameOfRank(number, *rank.process), rings.plans.get(),
-                                       rings.outcomes.get(), kCoordinatorSpinIterations));
+  for (int64_t number = own.begin; number < own.end; ++number) {
+    Rank& rank = ranks_.at(static_cast<uint32_t>(number));
+    const RankRings& rings = memory.ranks[static_cast<size_t>(number - own.begin)];
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<StepLink> link,
+        RingStepLink::Map(NameOfRank(static_cast<uint32_t>(number), *rank.process),
+                          rings.plans.get(), rings.outcomes.get(), kCoordinatorSpinIterations));
     options_.links->Put(begin.epoch(), static_cast<int>(number), std::move(link));
-    Tell(number, rank, message,
+    Tell(static_cast<uint32_t>(number), rank, message,
          {memory.communicator.get(), rings.plans.get(), rings.outcomes.get()});
   }
   return absl::OkStatus();
+}
+
+void RankSupervisor::SharePeers(const v1::EpochPeers& peers) {
+  v1::AgentToRank message;
+  *message.mutable_epoch_peers() = peers;
+  for (auto& [number, rank] : ranks_) Tell(number, rank, message, {});
 }
 
 void RankSupervisor::AbortEpoch(const v1::AbortEpoch& abort) {
@@ -222,6 +230,10 @@ void RankSupervisor::HandleMessage(uint32_t number, Rank& rank, const ControlPac
     case v1::RankToAgent::kEpochJoined:
       message.mutable_epoch_joined()->set_epoch(said.epoch_joined().epoch());
       message.mutable_epoch_joined()->add_ranks(number);
+      break;
+    case v1::RankToAgent::kListeners:
+      *message.mutable_listeners() = said.listeners();
+      message.mutable_listeners()->set_rank(number);
       break;
     case v1::RankToAgent::kEpochLeft:
       message.mutable_epoch_left()->set_epoch(said.epoch_left().epoch());

@@ -16,15 +16,17 @@
 
 #include "absl/time/time.h"
 #include "cohort/v1/cluster.pb.h"
-#include "launcher/local_links.h"
+#include "launcher/rank_links.h"
 #include "launcher/rank_process.h"
+#include "parallel/shard_plan.h"
 
 namespace cohort {
 
 struct RankSupervisorOptions {
   std::string agent;            // this node's name
+  std::string address;          // this node's, for ranks of other nodes; empty: there are none
   std::string rank_executable;  // run as `... rank --control-fd N`
-  LocalLinks* links = nullptr;  // of this process; outlives the supervisor
+  RankLinks* links = nullptr;   // outlives the supervisor
 };
 
 class RankSupervisor {
@@ -38,6 +40,7 @@ class RankSupervisor {
   // Starts those ranks of assignment.start that have no process; the others keep theirs.
   void Assign(const v1::Assignment& assignment);
   void BeginEpoch(const v1::BeginEpoch& begin);
+  void SharePeers(const v1::EpochPeers& peers);
   void AbortEpoch(const v1::AbortEpoch& abort);
   void Kill(const v1::KillRank& kill);
 
@@ -66,8 +69,9 @@ class RankSupervisor {
   };
 
   void Start(uint32_t rank, const v1::Assignment& assignment, uint32_t local_index);
-  absl::Status CheckMembers(const v1::BeginEpoch& begin) const;
-  absl::Status ShareMemory(const v1::BeginEpoch& begin);
+  // The ranks of this node in the epoch; each has a process.
+  absl::StatusOr<Range> FindOwnRanks(const v1::BeginEpoch& begin) const;
+  absl::Status ShareMemory(const v1::BeginEpoch& begin, Range own);
   void Tell(uint32_t number, Rank& rank, const v1::AgentToRank& message,
             absl::Span<const int> descriptors);
   void KillBecause(Rank& rank, const std::string& reason);

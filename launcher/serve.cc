@@ -9,10 +9,12 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "launcher/client.h"
+#include "launcher/cluster_setup.h"
 #include "launcher/coordinator.h"
 #include "launcher/grpc_server.h"
 #include "launcher/log.h"
 #include "launcher/model_setup.h"
+#include "launcher/network_address.h"
 #include "launcher/stop_signals.h"
 #include "launcher/version.h"
 
@@ -117,13 +119,14 @@ absl::Status ServeGroup(const ServeOptions& options, Coordinator& coordinator, G
 }
 
 absl::Status Serve(const ServeOptions& options, StopSignals& signals) {
-  RETURN_IF_ERROR(CheckListenAddress(options.listen));
+  RETURN_IF_ERROR(CheckListenAddress("--listen", options.listen));
   ASSIGN_OR_RETURN(const ModelSetup setup, SetUpModel(options));
   for (const std::string& warning : setup.warnings) LogWarning("model", {{"message", warning}});
   LogInfo("starting", {{"model", setup.served_name},
                        {"device", setup.device},
                        {"dtype", NameOf(setup.dtype)},
                        {"tp", options.tp},
+                       {"agents", options.agents},
                        {"threads_per_rank", setup.threads},
                        {"kv_blocks", setup.kv_blocks},
                        {"max_model_len", setup.max_model_len},
@@ -131,9 +134,12 @@ absl::Status Serve(const ServeOptions& options, StopSignals& signals) {
   CoordinatorOptions coordinator_options;
   coordinator_options.configuration = MakeRankConfiguration(options, setup);
   coordinator_options.scheduler = MakeSchedulerOptions(options, setup);
-  coordinator_options.local_slots = static_cast<int>(options.tp);
+  RETURN_IF_ERROR(SetUpCluster(options, setup, coordinator_options));
   ASSIGN_OR_RETURN(const std::unique_ptr<Coordinator> coordinator,
                    Coordinator::Start(std::move(coordinator_options)));
+  if (coordinator->cluster_address().has_value()) {
+    LogInfo("cluster_listening", {{"address", coordinator->cluster_address()->ToString()}});
+  }
   ASSIGN_OR_RETURN(
       const std::unique_ptr<GrpcServer> server,
       GrpcServer::Start(options.listen, MakeServingContext(options, setup, *coordinator),

@@ -91,12 +91,59 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
       "Let ids without a token (vocabulary padding) be chosen, as transformers does");
 }
 
+absl::StatusOr<std::string> AnyWord(StringView text) {
+  if (text.empty()) return absl::InvalidArgumentError("it is empty");
+  return std::string(text);
+}
+
+void AddJoinTokenFlags(CLI::App& app, JoinTokenOptions& options) {
+  AddFlag(
+      app, "--join-token", Into(options.value, AnyWord), "TOKEN",
+      "Secret that the nodes of a group share; other users of this machine can see it in ps, so "
+      "prefer the file or the environment variable COHORT_JOIN_TOKEN");
+  AddFlag(app, "--join-token-file", Into(options.file, AnyWord), "FILE",
+          "File that holds the join token");
+}
+
+void AddClusterFlags(CLI::App& app, ServeOptions& options) {
+  AddFlag(
+      app, "--agents", IntegerInto(options.agents, 1, 4096), "N",
+      "Nodes that share the ranks, this one included; the others run `cohort node` (default: 1)");
+  AddFlag(
+      app, "--cluster-listen", Into(options.cluster_listen, ParseHostPort), "HOST:PORT",
+      "Address of this machine where other nodes join; needs --agents of at least 2, and a join "
+      "token unless HOST is loopback. Port 0 picks one");
+  AddJoinTokenFlags(app, options.join_token);
+  AddFlag(app, "--agents-timeout", DurationInto(options.agents_timeout, absl::Milliseconds(1)),
+          "DURATION", "How long the other nodes may take to join at the start (default: 10m)");
+  AddFlag(app, "--agent-timeout", DurationInto(options.agent_timeout, absl::Milliseconds(100)),
+          "DURATION", "A node that is silent for so long is lost (default: 1500ms)");
+}
+
 }  // namespace
+
+void AddNodeFlags(CLI::App& app, NodeOptions& options) {
+  AddFlag(app, "--join", Into(options.join, ParseHostPort), "HOST:PORT",
+          "Address of the coordinator's --cluster-listen")
+      ->required();
+  AddFlag(app, "--name", Into(options.name, AnyWord), "NAME",
+          "Name of this node in the group (default: the host's name and the process id)");
+  AddFlag(app, "--model", Into(options.model, AnyWord), "DIR",
+          "This machine's path of the checkpoint (default: the coordinator's path)");
+  AddFlag(app, "--address", Into(options.address, AnyWord), "HOST",
+          "Address of this machine that the ranks of other nodes reach (default: the one that "
+          "leads to the coordinator)");
+  AddJoinTokenFlags(app, options.join_token);
+  AddFlag(app, "--join-timeout", DurationInto(options.join_timeout, absl::Milliseconds(1)),
+          "DURATION",
+          "How long to try to join, at first and after the coordinator is lost (default: 10m)");
+}
 
 void AddServeFlags(CLI::App& app, ServeOptions& options) {
   AddModelFlags(app, options);
   AddRankFlags(app, options);
   AddLimitFlags(app, options);
+  AddClusterFlags(app, options);
   AddFlag(app, "--listen", Into(options.listen, ParseHostPort), "HOST:PORT",
           "Address of the gRPC services; port 0 picks one (default: 127.0.0.1:9000)");
   AddFlag(app, "--drain-timeout", DurationInto(options.drain_timeout, absl::ZeroDuration()),

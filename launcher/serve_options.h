@@ -1,12 +1,14 @@
-// What `cohort serve` was asked for, before it is compared with the model.
+// What `cohort serve` was asked for, before it is compared with the model; and `cohort node`.
 #ifndef COHORT_LAUNCHER_SERVE_OPTIONS_H_
 #define COHORT_LAUNCHER_SERVE_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
 #include "launcher/flag_values.h"
+#include "launcher/join_token.h"
 
 namespace cohort {
 
@@ -35,6 +37,23 @@ struct ServeOptions {
   std::string generation_config = "auto";
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Seconds(300);
+
+  // Of a group over several nodes.
+  int64_t agents = 1;  // the local one included
+  std::optional<HostPort> cluster_listen;
+  JoinTokenOptions join_token;
+  absl::Duration agents_timeout = absl::Minutes(10);        // for all to join the first time
+  absl::Duration agent_timeout = absl::Milliseconds(1500);  // of silence
+};
+
+// What `cohort node` was asked for.
+struct NodeOptions {
+  HostPort join;
+  std::string name;     // empty: the host's name and the process's id
+  std::string model;    // empty: the coordinator's path
+  std::string address;  // empty: that of the way to the coordinator
+  JoinTokenOptions join_token;
+  absl::Duration join_timeout = absl::Minutes(10);
 };
 
 }  // namespace cohort

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "cohort/v1/control.grpc.pb.h"
 #include "launcher/client.h"
 
@@ -21,6 +22,24 @@ nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
           {"restarts", rank.restarts()}};
 }
 
+nlohmann::ordered_json ToJson(const v1::AgentInfo& agent) {
+  return {{"name", agent.name()},   {"state", agent.state()}, {"address", agent.address()},
+          {"cores", agent.cores()}, {"ranks", agent.ranks()}, {"loss", agent.loss()}};
+}
+
+void PrintAgent(const v1::AgentInfo& agent) {
+  const std::string ranks = agent.ranks().empty()
+                                ? "no ranks yet"
+                                : absl::StrCat("ranks ", absl::StrJoin(agent.ranks(), ", "));
+  if (agent.state() == "joined") {
+    absl::PrintF("agent      %s, joined, at %s, %d cores, %s\n", agent.name(),
+                 agent.address().empty() ? "this process" : agent.address(), agent.cores(), ranks);
+  } else {
+    absl::PrintF("agent      awaited, %s%s%s\n", ranks, agent.loss().empty() ? "" : "; ",
+                 agent.loss());
+  }
+}
+
 void PrintTable(const v1::Load& load) {
   absl::PrintF("state      %s\n", load.state());
   absl::PrintF("epoch      %d\n", load.epoch());
@@ -35,6 +54,8 @@ void PrintTable(const v1::Load& load) {
                load.last_step_milliseconds());
   absl::PrintF("tokens     %d of prompts, %d generated\n", load.prompt_tokens(),
                load.generated_tokens());
+  if (load.state() != "serving") absl::PrintF("awaited    %s\n", load.awaited());
+  for (const v1::AgentInfo& agent : load.agents()) PrintAgent(agent);
   for (const v1::RankInfo& rank : load.ranks()) {
     absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
                  rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
@@ -47,6 +68,8 @@ void PrintTable(const v1::Load& load) {
 nlohmann::ordered_json ToJson(const v1::Load& load) {
   nlohmann::ordered_json ranks = nlohmann::ordered_json::array();
   for (const v1::RankInfo& rank : load.ranks()) ranks.push_back(ToJson(rank));
+  nlohmann::ordered_json agents = nlohmann::ordered_json::array();
+  for (const v1::AgentInfo& agent : load.agents()) agents.push_back(ToJson(agent));
   return {{"state", load.state()},
           {"epoch", load.epoch()},
           {"running", load.running()},
@@ -54,6 +77,8 @@ nlohmann::ordered_json ToJson(const v1::Load& load) {
           {"kv_blocks_used", load.kv_blocks_used()},
           {"kv_blocks_total", load.kv_blocks_total()},
           {"block_size", load.block_size()},
+          {"awaited", load.awaited()},
+          {"agents", agents},
           {"ranks", ranks},
           {"steps", load.steps()},
           {"requests_finished", load.requests_finished()},

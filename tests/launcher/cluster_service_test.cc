@@ -3,43 +3,14 @@
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <condition_variable>
-#include <deque>
-#include <mutex>
 #include <optional>
-#include <thread>
-#include <vector>
 
 #include "absl/time/clock.h"
 #include "launcher/cluster_stream.h"
+#include "tests/launcher/mailbox.h"
 
 namespace cohort {
 namespace {
-
-constexpr std::chrono::seconds kTimeout(60);
-
-template <class T>
-class Mailbox {
- public:
-  void Put(T value) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    values_.push_back(std::move(value));
-    changed_.notify_all();
-  }
-  T Take() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, kTimeout, [this] { return !values_.empty(); }));
-    T value = std::move(values_.front());
-    values_.pop_front();
-    return value;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<T> values_;
-};
 
 struct Received {
   std::shared_ptr<AgentSession> session;
@@ -49,13 +20,15 @@ struct Received {
 // A server without a coordinator behind it.
 class ClusterServiceTest : public testing::Test {
  protected:
-  ClusterServiceTest() {
+  ClusterServiceTest() { Start(std::nullopt); }
+
+  void Start(const std::optional<ClusterListenOptions>& nodes) {
     AgentSession::Handler handler;
     handler.on_message = [this](std::shared_ptr<AgentSession> session, v1::AgentMessage message) {
       received_.Put({std::move(session), std::move(message)});
     };
     handler.on_end = [this](std::shared_ptr<AgentSession> session) { ended_.Put(session); };
-    server_ = ClusterServer::Start(std::move(handler)).value();
+    server_ = ClusterServer::Start(nodes, std::move(handler)).value();
     channel_ = grpc::CreateChannel(server_->target(), grpc::InsecureChannelCredentials());
   }
 
@@ -91,10 +64,51 @@ TEST_F(ClusterServiceTest, RefusesThoseWhoDoNotKnowTheToken) {
 }
 
 TEST_F(ClusterServiceTest, EveryStartHasItsOwnTokenAndAddress) {
-  const auto other = ClusterServer::Start({}).value();
+  const auto other = ClusterServer::Start(std::nullopt, {}).value();
   EXPECT_NE(other->token(), server_->token());
   EXPECT_NE(other->target(), server_->target());
   EXPECT_EQ(other->token().size(), 64u);
+}
+
+TEST_F(ClusterServiceTest, NodesJoinOverTcpWithTheJoinToken) {
+  Start(ClusterListenOptions{{"127.0.0.1", 0}, "a-join-token"});
+  ASSERT_TRUE(server_->address().has_value());
+  EXPECT_GT(server_->address()->port, 0);
+  channel_ =
+      grpc::CreateChannel(server_->address()->ToString(), grpc::InsecureChannelCredentials());
+  for (const std::string& token : {std::string(), std::string("a-join-tokem")}) {
+    Open(token)->Send(Beat(1));
+    const absl::Status refused = stream_ended_.Take();
+    EXPECT_TRUE(absl::IsUnauthenticated(refused));
+    EXPECT_NE(refused.message().find("--join-token"), StringView::npos) << refused;
+  }
+  const auto node = Open("a-join-token");
+  node->Send(Beat(1));
+  const std::shared_ptr<AgentSession> session = received_.Take().session;
+  EXPECT_FALSE(session->is_local());
+  EXPECT_EQ(session->peer().rfind("ipv4:127.0.0.1:", 0), 0u) << session->peer();
+  const auto local = Open(server_->token());
+  local->Send(Beat(2));
+  EXPECT_TRUE(received_.Take().session->is_local());
+  node->Cancel();
+  local->Cancel();
+  stream_ended_.Take();
+  stream_ended_.Take();
+}
+
+TEST_F(ClusterServiceTest, WithoutAJoinTokenEveryNodeMayJoinWhereOneIsListenedFor) {
+  Start(ClusterListenOptions{{"127.0.0.1", 0}, ""});
+  const auto node = Open("");
+  node->Send(Beat(1));
+  EXPECT_FALSE(received_.Take().session->is_local());
+  node->Cancel();
+  stream_ended_.Take();
+}
+
+TEST_F(ClusterServiceTest, AnAddressThatCannotBeHadIsNamed) {
+  const auto server = ClusterServer::Start(ClusterListenOptions{{"192.0.2.1", 9100}, "token"}, {});
+  EXPECT_TRUE(absl::IsUnavailable(server.status()));
+  EXPECT_NE(server.status().message().find("--cluster-listen 192.0.2.1:9100"), StringView::npos);
 }
 
 TEST_F(ClusterServiceTest, CarriesMessagesInOrderBothWays) {

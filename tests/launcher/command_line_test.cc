@@ -31,6 +31,36 @@ TEST(CommandLine, ServeHasTheDocumentedDefaults) {
   EXPECT_FALSE(line.serve.strict);
 }
 
+TEST(CommandLine, AGroupOverSeveralNodes) {
+  const CommandLine line =
+      Parse({"serve", "dir", "--tp", "4", "--agents", "2", "--cluster-listen", "10.0.0.1:9100",
+             "--join-token-file", "secret", "--agents-timeout", "1m", "--agent-timeout", "3s"});
+  ASSERT_EQ(line.command, Command::kServe) << line.error;
+  EXPECT_EQ(line.serve.agents, 2);
+  ASSERT_TRUE(line.serve.cluster_listen.has_value());
+  EXPECT_EQ(line.serve.cluster_listen->ToString(), "10.0.0.1:9100");
+  EXPECT_EQ(line.serve.join_token.file, "secret");
+  EXPECT_EQ(line.serve.agents_timeout, absl::Minutes(1));
+  EXPECT_EQ(line.serve.agent_timeout, absl::Seconds(3));
+  EXPECT_FALSE(Parse({"serve", "dir"}).serve.cluster_listen.has_value());
+}
+
+TEST(CommandLine, NodeTakesEveryFlagAndNeedsAnAddressToJoin) {
+  const CommandLine line =
+      Parse({"node", "--join", "10.0.0.1:9100", "--name", "b", "--model", "/models/b", "--address",
+             "10.0.0.2", "--join-token", "secret", "--join-timeout", "30s"});
+  ASSERT_EQ(line.command, Command::kNode) << line.error;
+  EXPECT_EQ(line.node.join.ToString(), "10.0.0.1:9100");
+  EXPECT_EQ(line.node.name, "b");
+  EXPECT_EQ(line.node.model, "/models/b");
+  EXPECT_EQ(line.node.address, "10.0.0.2");
+  EXPECT_EQ(line.node.join_token.value, "secret");
+  EXPECT_EQ(line.node.join_timeout, absl::Seconds(30));
+  EXPECT_EQ(Parse({"node", "--join", "a:1"}).node.join_timeout, absl::Minutes(10));
+  EXPECT_EQ(Parse({"node"}).exit_code, 2);
+  EXPECT_THAT(Parse({"node", "--join", "nowhere"}).error, HasSubstr("--join"));
+}
+
 TEST(CommandLine, ServeTakesEveryFlag) {
   const CommandLine line = Parse({"serve",
                                   "dir",

@@ -29,7 +29,6 @@ CoordinatorOptions PocketOptions(int ranks) {
   options.scheduler.max_running = 8;
   options.scheduler.max_model_len = 4096;
   options.scheduler.eos_token_ids = {95};
-  options.local_slots = ranks;
   options.rank_executable = COHORT_BINARY_DIR "/bin/cohort";
   return options;
 }
@@ -228,6 +227,12 @@ TEST(Coordinator, RefusesConfigurationsThatNoRankCanHave) {
   options = PocketOptions(1);
   options.configuration.set_step_timeout_milliseconds(0);
   EXPECT_TRUE(absl::IsInvalidArgument(Coordinator::Start(options).status()));
+  options = PocketOptions(2);
+  options.agents = 2;
+  EXPECT_TRUE(absl::IsInvalidArgument(Coordinator::Start(options).status())) << "nowhere to join";
+  options.cluster_listen = ClusterListenOptions{{"127.0.0.1", 0}, ""};
+  options.agents = 3;
+  EXPECT_TRUE(absl::IsInvalidArgument(Coordinator::Start(options).status())) << "3 for 2 ranks";
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include "launcher/network_address.h"
 #include "tests/launcher/service_fixture.h"
 
 namespace cohort {
@@ -54,20 +55,13 @@ TEST_F(GrpcServerTest, ReflectionListsTheServices) {
 
 TEST_F(GrpcServerTest, AnAddressInUseIsNamed) {
   Start();
-  const absl::Status status = CheckListenAddress(server_->address());
+  const absl::Status status = CheckListenAddress("--listen", server_->address());
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(server_->address().ToString()));
   ServingContext context = MakeTestContext(nullptr, 16);
   context.engine = engine_.get();
   const auto second = GrpcServer::Start(server_->address(), std::move(context), false);
   EXPECT_TRUE(absl::IsUnavailable(second.status())) << second.status();
-}
-
-TEST(CheckListenAddress, RefusesWhatIsNotOfThisMachine) {
-  EXPECT_TRUE(CheckListenAddress({"127.0.0.1", 0}).ok());
-  const absl::Status status = CheckListenAddress({"256.0.0.1", 9000});
-  EXPECT_THAT(std::string(status.message()), HasSubstr("256.0.0.1:9000"));
-  EXPECT_FALSE(CheckListenAddress({"192.0.2.1", 9000}).ok());
 }
 
 TEST_F(GrpcServerTest, MessagesOverEightMebibytesAreRefused) {

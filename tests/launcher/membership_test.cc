@@ -25,8 +25,21 @@ class Group {
     membership_->Tick(now_);
     return *this;
   }
-  Group& Joins(const std::string& agent, int slots) {
-    membership_->AgentJoined(agent, slots, now_);
+  // The agent "local" is the coordinator's own.
+  Group& Joins(const std::string& agent, int cores) {
+    membership_->AgentJoined({.name = agent,
+                              .address = agent == "local" ? "" : agent + ".example",
+                              .cores = cores,
+                              .local = agent == "local"},
+                             now_);
+    return *this;
+  }
+  Group& Listens(uint32_t rank, uint64_t epoch) {
+    v1::EpochListeners listeners;
+    listeners.set_epoch(epoch);
+    listeners.set_rank(rank);
+    listeners.add_listeners(absl::StrCat("of ", rank));
+    membership_->EpochListening(listeners, now_);
     return *this;
   }
   Group& Leaves(const std::string& agent) {
@@ -109,6 +122,11 @@ class Group {
                         absl::StrJoin(a.start, ","), "]");
   }
   static std::string Words(const StartEpoch& a) { return absl::StrCat("begin ", a.begin.epoch()); }
+  static std::string Words(const SharePeers& a) {
+    std::vector<std::string> leaders;
+    for (const v1::EpochListeners& l : a.peers.agents()) leaders.push_back(absl::StrCat(l.rank()));
+    return absl::StrCat("peers ", a.peers.epoch(), " [", absl::StrJoin(leaders, ","), "]");
+  }
   static std::string Words(const EndEpoch& a) { return absl::StrCat("end ", a.epoch); }
   static std::string Words(const KillRankProcess& a) {
     return absl::StrCat("kill ", a.kill.rank(), " pid ", a.kill.process_id());
@@ -140,10 +158,88 @@ TEST(Membership, WaitsForEveryoneAtEveryStage) {
   EXPECT_EQ(group.HasJoined(1, {1}).Actions(), "serve 1");
 }
 
-TEST(Membership, AssignsWhenAgentsHaveSlotsForAll) {
-  Group group(3);
-  EXPECT_EQ(group.Joins("b", 2).Actions(), "");
-  EXPECT_EQ(group.Joins("a", 2).Actions(), "assign a [2] start [2]; assign b [0,1] start [0,1]");
+// Ranks 0 and 1 (processes 10 and 11) on "local", rank 2 (process 12) on "b", in epoch 1.
+Group ServingOnTwoAgents(MembershipOptions options = {}) {
+  options.agents = 2;
+  Group group(3, options);
+  group.Joins("b", 2).Joins("local", 2).IsReady(0, 10).IsReady(1, 11).IsReady(2, 12);
+  EXPECT_EQ(group.Actions(), "assign b [2] start [2]; assign local [0,1] start [0,1]; begin 1");
+  group.Listens(0, 1).Listens(2, 1).HasJoined(1, {0, 1, 2});
+  EXPECT_EQ(group.Actions(), "peers 1 [0,2]; serve 1");
+  return group;
+}
+
+TEST(Membership, AssignsWhenAllAgentsAreThere) {
+  Group group(3, {.agents = 2});
+  EXPECT_TRUE(group->HasRoom(/*local=*/true));
+  EXPECT_EQ(group.Joins("local", 2).Actions(), "");
+  EXPECT_EQ(group->Awaited(), "waiting for 1 more agent to join, of 2");
+  EXPECT_FALSE(group->HasRoom(/*local=*/true));
+  EXPECT_TRUE(group->HasRoom(/*local=*/false));
+  EXPECT_EQ(group.Joins("b", 2).Actions(),
+            "assign b [2] start [2]; assign local [0,1] start [0,1]");
+  EXPECT_FALSE(group->HasRoom(/*local=*/false));
+}
+
+TEST(Membership, AnAgentThatLeavesBeforeTheOthersCameIsAwaitedAgain) {
+  Group group(2, {.agents = 2});
+  EXPECT_EQ(group.Joins("b", 2).Leaves("b").Joins("local", 2).Actions(), "");
+  EXPECT_EQ(group->Awaited(),
+            "waiting for 1 more agent to join, of 2 (agent 'b' at b.example was lost: its session "
+            "ended)");
+}
+
+TEST(Membership, AgentsThatDoNotComeInTimeAreTheEndOfTheGroup) {
+  Group group(2, {.agents = 2, .agents_deadline = kStart + absl::Minutes(10)});
+  group.Joins("local", 2);
+  EXPECT_EQ(group->next_deadline(), kStart + absl::Minutes(10));
+  EXPECT_EQ(group.At(absl::Minutes(10)).Actions(), "give up");
+  EXPECT_EQ(group->failure(),
+            absl::UnavailableError("the group did not form in time: waiting for 1 more agent "
+                                   "to join, of 2"));
+}
+
+TEST(Membership, AfterTheStartAgentsAreAwaitedForEver) {
+  Group group = ServingOnTwoAgents({.agents_deadline = kStart + absl::Minutes(10)});
+  group.Leaves("b").HasLeft(1, {0, 1});
+  group.Actions();
+  EXPECT_EQ(group.At(absl::Hours(100)).Actions(), "");
+}
+
+TEST(Membership, AddressesAreSharedOnceEveryAgentListens) {
+  Group group(3, {.agents = 2});
+  group.Joins("local", 2).Joins("b", 2).IsReady(0, 10).IsReady(1, 11).IsReady(2, 12);
+  group.Actions();
+  EXPECT_EQ(group.Listens(2, 1).Actions(), "");
+  EXPECT_EQ(group.Listens(2, 7).Listens(9, 1).Actions(), "") << "of no epoch, of no rank";
+  EXPECT_EQ(group.Listens(0, 1).Actions(), "peers 1 [0,2]");
+}
+
+TEST(Membership, ALostAgentEndsTheEpochAndTheOthersKeepTheirRanks) {
+  Group group = ServingOnTwoAgents();
+  group.Leaves("b");
+  const std::vector<MembershipAction> actions = group->TakeActions();
+  EXPECT_EQ(
+      std::get<StopServing>(actions.at(0)).status,
+      absl::UnavailableError("rank 2 (pid 12) was lost: agent 'b' was lost: its session ended"));
+  EXPECT_EQ(group->Awaited(),
+            "waiting for 1 more agent to join, of 2 (agent 'b' at b.example was lost: its session "
+            "ended), rank 0 (pid 10) to leave epoch 1, rank 1 (pid 11) to leave epoch 1");
+  EXPECT_EQ(group->status().agents[1].state, "lost");
+  EXPECT_EQ(group->status().agents[1].loss, "agent 'b' at b.example was lost: its session ended");
+  group.HasLeft(1, {0, 1});
+  EXPECT_EQ(group.Joins("c", 64).Actions(), "assign c [2] start [2]");
+  EXPECT_EQ(group.IsReady(2, 13).Actions(), "begin 2");
+  EXPECT_EQ(group.HasJoined(2, {0, 1, 2}).Actions(), "serve 2");
+  EXPECT_EQ(group->status().agents[1].name, "c");
+}
+
+TEST(Membership, AgentsThatComeAndGoAreNoFailedStarts) {
+  Group group = ServingOnTwoAgents({.first_start_attempts = 2, .restart_attempts = 2});
+  for (int i = 0; i < 10; ++i) group.Leaves("b").Joins("b", 1);
+  group.Actions();
+  EXPECT_EQ(group.Dies(2).Actions(), "");
+  EXPECT_TRUE(group->failure().ok());
 }
 
 TEST(Membership, TellsTheStateOfTheGroup) {
@@ -300,17 +396,6 @@ TEST(Membership, ALoadThatTakesTooLongIsStartedAgain) {
   group.At(absl::Minutes(2)).Loads(0, 10, 3);
   group.Actions();
   EXPECT_EQ(group.At(absl::Minutes(3)).Actions(), "kill 0 pid 10");
-}
-
-TEST(Membership, ALostAgentTakesItsRanksAlongAndAnotherMayHaveThem) {
-  Group group(2);
-  group.Joins("a", 1).Joins("b", 1).IsReady(0, 10).IsReady(1, 11).HasJoined(1, {0, 1});
-  group.Actions();
-  EXPECT_EQ(group.Leaves("b").Actions(), "stop 1; end 1");
-  EXPECT_EQ(group->Awaited(),
-            "waiting for rank 0 (pid 10) to leave epoch 1, an agent with a free slot for rank 1");
-  EXPECT_EQ(group.Joins("c", 1).Actions(), "assign c [1] start [1]");
-  EXPECT_EQ(group.HasLeft(1, {0}).IsReady(1, 12).Actions(), "begin 2");
 }
 
 TEST(Membership, AnAgentThatJoinsAnewHasLostItsRanks) {

@@ -31,15 +31,14 @@ class ProcessNodeAgent : public testing::Test {
       changed_.notify_all();
     };
     handler.on_end = [](const std::shared_ptr<AgentSession>&) {};
-    server_ = ClusterServer::Start(std::move(handler)).value();
+    server_ = ClusterServer::Start(std::nullopt, std::move(handler)).value();
     NodeAgentOptions options;
     options.name = "node-a";
-    options.slots = 2;
+    options.address = "127.0.0.2";
     options.coordinator = server_->target();
     options.token = server_->token();
     options.rank_executable = COHORT_BINARY_DIR "/bin/cohort";
-    options.heartbeat_period = absl::Milliseconds(50);
-    options.heartbeat_timeout = heartbeat_timeout;
+    options.heartbeat = {.period = absl::Milliseconds(50), .timeout = heartbeat_timeout};
     options.links = &links_;
     agent_ = NodeAgent::Start(std::move(options));
   }
@@ -89,11 +88,12 @@ class ProcessNodeAgent : public testing::Test {
   std::unique_ptr<NodeAgent> agent_;
 };
 
-TEST_F(ProcessNodeAgent, JoinsWithItsNameSlotsAndVersion) {
+TEST_F(ProcessNodeAgent, JoinsWithItsNameCoresAddressAndVersion) {
   StartAgent(absl::Minutes(1));
   const v1::Join join = WaitForJoin();
   EXPECT_EQ(join.agent(), "node-a");
-  EXPECT_EQ(join.slots(), 2u);
+  EXPECT_GE(join.cores(), 1u);
+  EXPECT_EQ(join.address(), "127.0.0.2");
   EXPECT_EQ(join.version(), kVersion);
   WaitFor([](const Message& m) { return m.has_heartbeat() && m.heartbeat().sequence() == 2; });
 }
@@ -114,7 +114,7 @@ TEST_F(ProcessNodeAgent, ASilentCoordinatorMeansANewSession) {
   StartAgent(absl::Milliseconds(300));
   const v1::Join first = WaitForJoin();
   const v1::Join second = WaitForJoin();
-  EXPECT_NE(first.incarnation(), second.incarnation());
+  EXPECT_EQ(first.incarnation(), second.incarnation()) << "the same process";
 }
 
 TEST_F(ProcessNodeAgent, AnEndedSessionKillsTheRanks) {
