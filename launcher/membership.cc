@@ -167,7 +167,8 @@ void Membership::Condemn(size_t rank, const std::string& reason) {
 // ---- Epochs ----
 
 void Membership::MaybeBeginEpoch(absl::Time now) {
-  if (over() || phase_ != Phase::kForming) return;
+  if (over() || phase_ != Phase::kForming || now < begin_at_) return;
+  begin_at_ = absl::InfinitePast();
   for (const Rank& rank : ranks_) {
     if (rank.state != RankState::kReady || rank.leaving != 0 || rank.condemned) return;
   }
@@ -208,6 +209,7 @@ void Membership::EpochJoined(const v1::EpochJoined& joined, absl::Time now) {
   phase_ = Phase::kServing;
   has_served_ = true;
   serving_since_ = now;
+  unconnected_epochs_ = 0;
   for (Rank& rank : ranks_) rank.failed_starts = 0;
   actions_.push_back(ServeEpoch{epoch_});
 }
@@ -242,7 +244,15 @@ void Membership::EpochFailed(const v1::EpochFailed& failed, absl::Time now) {
       absl::StrCat(Name(failed.rank()), " failed in epoch ", epoch_, ": ", failed.reason());
   StopEpoch(what, absl::UnavailableError(what), now);
   // A failed step leaves a rank as good as before; one that cannot join is replaced.
-  if (!failed.joined()) Condemn(failed.rank(), what);
+  if (!failed.joined() && !failed.peers()) Condemn(failed.rank(), what);
+  if (!failed.peers()) return;
+  begin_at_ = now + RestartDelay(++unconnected_epochs_ + 1);
+  if (!has_served_ && unconnected_epochs_ >= options_.first_start_attempts) {
+    GiveUp(
+        absl::UnavailableError(absl::StrCat("the agents did not reach each other ",
+                                            unconnected_epochs_, " times; the last time: ", what)),
+        now);
+  }
 }
 
 void Membership::StepFailed(uint64_t epoch, const absl::Status& status, absl::Time now) {
@@ -273,6 +283,7 @@ void Membership::Tick(absl::Time now) {
   CheckJoining(now);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) CheckRank(rank, now);
   RestartDue(now);
+  MaybeBeginEpoch(now);
 }
 
 void Membership::CheckAgents(absl::Time now) {
@@ -316,7 +327,8 @@ absl::Time Membership::next_deadline() const {
   absl::Time next = absl::InfiniteFuture();
   if (over()) return next;
   if (!seats_.decided()) next = options_.agents_deadline;
-  if (phase_ == Phase::kJoining) next = join_by_;
+  if (phase_ == Phase::kJoining) next = std::min(next, join_by_);
+  if (begin_at_ != absl::InfinitePast()) next = std::min(next, begin_at_);
   for (const Rank& rank : ranks_) {
     if (rank.state == RankState::kLost) next = std::min(next, rank.restart_at);
     if (rank.condemned) continue;
@@ -352,7 +364,8 @@ GroupStatus Membership::status() const {
     if (rank.state == RankState::kLoading && !progress.state().empty())
       out.state = progress.state();
     if (rank.state == RankState::kReady) out.state = serving() ? "serving" : "ready";
-    if (rank.state == RankState::kLost) out.state = "lost";
+    const bool has_no_agent = rank.state == RankState::kUnassigned && seats_.decided();
+    if (rank.state == RankState::kLost || has_no_agent) out.state = "lost";
     if (progress.total_bytes() > 0) {
       out.load_progress =
           static_cast<double>(progress.done_bytes()) / static_cast<double>(progress.total_bytes());

@@ -33,7 +33,9 @@ struct MembershipOptions {
   absl::Duration load_stall_timeout = absl::Minutes(2);  // without progress of the load
   absl::Duration join_epoch_timeout = absl::Seconds(60);
   absl::Duration leave_epoch_timeout = absl::Seconds(20);
-  // Starts of a rank that may fail in a row: before the group first served, and later.
+  // Starts of a rank that may fail in a row: before the group first served, and later. The first
+  // also bounds the epochs that end, before the group served, because nodes do not reach each
+  // other.
   int first_start_attempts = 5;
   int restart_attempts = 20;
 };
@@ -151,6 +153,9 @@ class Membership {
   uint64_t epoch_ = 0;  // the present or last one
   absl::Time join_by_;
   absl::Time serving_since_;
+  int unconnected_epochs_ = 0;  // in a row
+  absl::Time begin_at_ =
+      absl::InfinitePast();  // no epoch before; InfinitePast: nothing to wait for
   AgentSeats seats_;
   // Of the present epoch, by place; those that have not come have no rank's listeners.
   std::vector<v1::EpochListeners> listeners_;

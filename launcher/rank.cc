@@ -79,7 +79,7 @@ class RankMain {
   absl::StatusOr<std::unique_ptr<Device>> CreateDevice();
   void SayLoading(int64_t done_bytes, int64_t total_bytes);
   void SayReady();
-  void SayFailed(uint64_t epoch, const absl::Status& status, bool joined);
+  void SayFailed(uint64_t epoch, const absl::Status& status, bool joined, bool peers);
   absl::Status Prepare(const EpochInvitation& invitation);
   absl::Status Join(const EpochInvitation& invitation);
   absl::Status ConnectHosts(uint64_t epoch);
@@ -162,12 +162,13 @@ void RankMain::SayReady() {
   control_.Say(message);
 }
 
-void RankMain::SayFailed(uint64_t epoch, const absl::Status& status, bool joined) {
+void RankMain::SayFailed(uint64_t epoch, const absl::Status& status, bool joined, bool peers) {
   v1::RankToAgent message;
   v1::EpochFailed& failed = *message.mutable_epoch_failed();
   failed.set_epoch(epoch);
   failed.set_reason(std::string(status.message()));
   failed.set_joined(joined);
+  failed.set_peers(peers);
   control_.Say(message);
 }
 
@@ -176,12 +177,15 @@ void RankMain::ServeEpoch() {
   uint64_t epoch = 0;
   absl::Status status;
   bool joined = false;
+  bool is_unconnected = false;
   {
     const EpochInvitation invitation = control_.WaitForEpoch();
     epoch = invitation.begin.epoch();
     status = Prepare(invitation);
     const bool entered = status.ok() && control_.Enter([this] { AbortEpoch(); });
-    if (entered) status = Join(invitation);
+    if (entered && mesh_ != nullptr) status = ConnectHosts(epoch);
+    is_unconnected = !status.ok() && entered;
+    if (entered && status.ok()) status = Join(invitation);
     joined = entered && status.ok();
   }
   if (joined) {
@@ -193,7 +197,7 @@ void RankMain::ServeEpoch() {
   if (!status.ok() && !control_.MustLeave()) {
     LogWarning("rank_failed",
                {{"rank", configure_.rank()}, {"epoch", epoch}, {"reason", status.message()}});
-    SayFailed(epoch, status, joined);
+    SayFailed(epoch, status, joined, is_unconnected);
   }
   control_.Exit([this] {
     worker_->LeaveEpoch();
@@ -222,7 +226,6 @@ absl::Status RankMain::Prepare(const EpochInvitation& invitation) {
 }
 
 absl::Status RankMain::Join(const EpochInvitation& invitation) {
-  if (mesh_ != nullptr) RETURN_IF_ERROR(ConnectHosts(invitation.begin.epoch()));
   HostCommunicatorOptions options;
   options.rank = static_cast<int>(configure_.rank());
   options.size = invitation.begin.members_size();

@@ -113,6 +113,8 @@ class GlooMesh::State {
   };
 
   Peer& peer(int host) { return peers_[static_cast<size_t>(host)]; }
+  // What the watcher found out.
+  static std::string LossOf(const Peer& peer) { return peer.is_lost.load() ? peer.loss : ""; }
   const std::string& name(int host) const { return options_.names[static_cast<size_t>(host)]; }
   void MakeBuffers();
   void Watch(int host);
@@ -243,7 +245,7 @@ absl::Status GlooMesh::State::Exchange(absl::Span<const int64_t> bytes, absl::Du
     const int64_t length = bytes[static_cast<size_t>(host)];
     CHECK_GT(length, 0);
     CHECK_LE(length, static_cast<int64_t>(other.outgoing[parity].size()));
-    if (aborted_.load() || other.is_lost.load()) return Lost(host, other.loss);
+    if (aborted_.load() || other.is_lost.load()) return Lost(host, LossOf(other));
     other.receive[parity ^ 1]->recv(host, kMessageTag);
     other.send[parity]->send(host, kMessageTag, /*offset=*/0, static_cast<size_t>(length));
     return absl::OkStatus();
@@ -258,7 +260,7 @@ absl::Status GlooMesh::State::Receive(int host, uint64_t parity, absl::Time dead
   const auto left = [deadline] { return ToMilliseconds(deadline - absl::Now()); };
   try {
     if (other.receive[parity]->waitRecv(left())) return absl::OkStatus();
-    return Lost(host, other.is_lost.load() ? other.loss : "");
+    return Lost(host, LossOf(other));
   } catch (const std::exception& error) {
     // gloo breaks every connection when a wait of its own runs out, and says no more than that.
     if (aborted_.load() || left() > Milliseconds(1)) return Lost(host, Words(error));

