@@ -14,14 +14,11 @@ namespace cohort {
 namespace {
 
 constexpr uint32_t kMaxSequences = 8;
-constexpr uint32_t kMaxLogprobs = 20;
-constexpr int kMaxLogitBias = 300;
 constexpr float kMaxBias = 100;
-constexpr int kMaxAllowedTokenIds = 1024;
-constexpr int kMaxBadWords = 64;
-constexpr int kMaxBadWordIds = 64;
-constexpr int kMaxStopTokenIds = 256;
-constexpr int kMaxStopStrings = 16;
+constexpr size_t kMaxWords = 64;  // bad ones; each may be kept out in two forms
+static_assert(3 * kMaxWords <= kMaxBadWords);
+constexpr size_t kMaxStopTokenIds = 256;
+constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxStringBytes = 256;  // of a stop string, a bad word and a salt
 
 void CheckReal(StringView field, float value, bool is_legal, StringView legal,
@@ -29,8 +26,10 @@ void CheckReal(StringView field, float value, bool is_legal, StringView legal,
   if (!is_legal) violations.Add(field, absl::StrCat(value, " is ", legal));
 }
 
-bool CheckCount(StringView field, int count, int most, StringView what,
+template <class List>
+bool CheckCount(StringView field, const List& list, size_t most, StringView what,
                 FieldViolations& violations) {
+  const size_t count = static_cast<size_t>(list.size());
   if (count > most) {
     violations.Add(field, absl::StrCat(count, " ", what, " are more than ", most));
   }
@@ -101,8 +100,7 @@ std::vector<TokenBias> CheckLogitBias(const v1::Sampling& given, int64_t vocabul
                                       FieldViolations& violations) {
   constexpr char kField[] = "sampling.logit_bias";
   std::vector<TokenBias> biases;
-  if (!CheckCount(kField, static_cast<int>(given.logit_bias_size()), kMaxLogitBias, "ids",
-                  violations)) {
+  if (!CheckCount(kField, given.logit_bias(), kMaxLogitBias, "ids", violations)) {
     return biases;
   }
   const std::map<uint32_t, float> ascending(given.logit_bias().begin(), given.logit_bias().end());
@@ -132,30 +130,34 @@ absl::Status AddBadWord(const std::string& word, const std::string& field,
                      EncodeText(" " + word, field, true, context, violations));
     const bool adds =
         spaced.size() < alone.size() || !std::equal(alone.rbegin(), alone.rend(), spaced.rbegin());
-    if (adds) bad_words.push_back(std::move(spaced));
+    if (adds && CheckCount(field, spaced, kMaxBadWordIds, "tokens", violations)) {
+      bad_words.push_back(std::move(spaced));
+    }
   }
-  bad_words.push_back(std::move(alone));
+  if (CheckCount(field, alone, kMaxBadWordIds, "tokens", violations)) {
+    bad_words.push_back(std::move(alone));
+  }
   return absl::OkStatus();
 }
 
 absl::Status CheckBadWords(const v1::Sampling& given, const ServingContext& context,
                            std::vector<std::vector<int32_t>>& bad_words,
                            FieldViolations& violations) {
-  if (CheckCount("sampling.bad_words", given.bad_words_size(), kMaxBadWords, "words", violations)) {
+  if (CheckCount("sampling.bad_words", given.bad_words(), kMaxWords, "words", violations)) {
     for (int i = 0; i < given.bad_words_size(); ++i) {
       RETURN_IF_ERROR(AddBadWord(given.bad_words(i), absl::StrCat("sampling.bad_words[", i, "]"),
                                  context, bad_words, violations));
     }
   }
   constexpr char kField[] = "sampling.bad_token_ids";
-  if (!CheckCount(kField, given.bad_token_ids_size(), kMaxBadWords, "lists", violations)) {
+  if (!CheckCount(kField, given.bad_token_ids(), kMaxWords, "lists", violations)) {
     return absl::OkStatus();
   }
   for (int i = 0; i < given.bad_token_ids_size(); ++i) {
     const std::string field = absl::StrCat(kField, "[", i, "].ids");
     const auto& ids = given.bad_token_ids(i).ids();
     if (ids.empty()) violations.Add(field, "empty: at least one id is needed");
-    if (ids.empty() || !CheckCount(field, ids.size(), kMaxBadWordIds, "ids", violations)) continue;
+    if (ids.empty() || !CheckCount(field, ids, kMaxBadWordIds, "ids", violations)) continue;
     bad_words.push_back(CheckIds(ids, field, context.config.vocabulary, violations));
   }
   return absl::OkStatus();
@@ -184,7 +186,7 @@ absl::Status CheckStopStrings(const v1::Stopping& given, const ServingContext& c
   constexpr char kField[] = "stopping.stop_strings";
   if (given.stop_strings().empty()) return absl::OkStatus();
   if (context.tokenizer == nullptr) return NoTokenizer(context);
-  if (!CheckCount(kField, given.stop_strings_size(), kMaxStopStrings, "strings", violations)) {
+  if (!CheckCount(kField, given.stop_strings(), kMaxStopStrings, "strings", violations)) {
     return absl::OkStatus();
   }
   for (int i = 0; i < given.stop_strings_size(); ++i) {
@@ -209,8 +211,7 @@ absl::Status CheckSampling(const v1::Sampling& given, uint64_t drawn_seed,
   checked.sequences = CheckSequences(given, violations);
   sampling.logit_bias = CheckLogitBias(given, vocabulary, violations);
   constexpr char kAllowed[] = "sampling.allowed_token_ids";
-  if (CheckCount(kAllowed, given.allowed_token_ids_size(), kMaxAllowedTokenIds, "ids",
-                 violations)) {
+  if (CheckCount(kAllowed, given.allowed_token_ids(), kMaxAllowedIds, "ids", violations)) {
     sampling.allowed_token_ids =
         CheckIds(given.allowed_token_ids(), kAllowed, vocabulary, violations);
     SortAndDistinct(sampling.allowed_token_ids);
@@ -235,7 +236,7 @@ absl::Status CheckStopping(const v1::Stopping& given, int64_t left, const Servin
   }
   stopping.min_tokens = given.min_tokens();
   stopping.ignore_eos = given.ignore_eos();
-  if (CheckCount("stopping.stop_token_ids", given.stop_token_ids_size(), kMaxStopTokenIds, "ids",
+  if (CheckCount("stopping.stop_token_ids", given.stop_token_ids(), kMaxStopTokenIds, "ids",
                  violations)) {
     stopping.stop_token_ids = CheckIds(given.stop_token_ids(), "stopping.stop_token_ids",
                                        context.config.vocabulary, violations);
@@ -271,7 +272,7 @@ void CheckSomethingIsAllowed(const ServingContext& context, const Generation& ch
 }
 
 int32_t CheckTop(uint32_t top, StringView field, FieldViolations& violations) {
-  if (top > kMaxLogprobs) {
+  if (top > static_cast<uint32_t>(kMaxLogprobs)) {
     violations.Add(field, absl::StrCat(top, " is outside 0 to ", kMaxLogprobs));
     return 0;
   }

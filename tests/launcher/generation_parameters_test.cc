@@ -144,6 +144,8 @@ TEST_F(GenerationParameters, BadWordsAreTokenisedAloneAndAfterASpace) {
   ExpectRefused("sampling.bad_words[2]: 0 bytes");
   sampling_.set_bad_words(2, std::string(257, 'x'));
   ExpectRefused("sampling.bad_words[2]: 257 bytes");
+  sampling_.set_bad_words(2, std::string(65, 'x'));
+  ExpectRefused("sampling.bad_words[2]: 65 tokens are more than 64");
   sampling_.clear_bad_words();
   sampling_.add_bad_token_ids();
   ExpectRefused("sampling.bad_token_ids[1].ids: empty");
