@@ -140,7 +140,7 @@ TEST(Executor, ChecksThatEveryLogprobAskedForCame) {
     StepResult bad = good;
     change(bad.sequences[0]);
     ExpectFailure(ReceiveOf({Encode(bad)}, plan), absl::StatusCode::kInternal,
-                  {"with 2 most probable ids", "slot 2 answered 1 tokens"});
+                  {"with 2 alternatives", "slot 2 answered 1 tokens"});
   };
   expect_refused([](SequenceResult& r) { r.token_logprobs.clear(); });
   expect_refused([](SequenceResult& r) { r.token_top.pop_back(); });
