@@ -135,11 +135,17 @@ void Sequence::AcceptToken(const SequenceResult& result, size_t index,
                            absl::Span<const int32_t> eos_token_ids, RequestUpdate& update) {
   const int32_t token = result.tokens[index];
   if (token < 0) {
-    update.finish =
-        MakeFinish(FinishReason::kError,
-                   absl::InternalError(absl::StrCat(
-                       "the logits for generated token ", generated_tokens(), " (position ", size(),
-                       ") are not numbers (NaN); the request is given up")));
+    const std::string which =
+        absl::StrCat("generated token ", generated_tokens(), " (position ", size(), ")");
+    update.finish = MakeFinish(
+        FinishReason::kError,
+        token == kNothingAllowed
+            ? absl::InvalidArgumentError(absl::StrCat(
+                  "sampling.allowed_token_ids, bad_words and the ids held back by min_tokens leave "
+                  "no id to choose for ",
+                  which))
+            : absl::InternalError(absl::StrCat("the logits for ", which,
+                                               " are not numbers (NaN); the request is given up")));
     return;
   }
   tokens_.push_back(token);

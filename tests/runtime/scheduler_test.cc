@@ -150,6 +150,15 @@ TEST(Scheduler, LogitsThatAreNotNumbersEndTheRequestWithAnErrorThatSaysSo) {
   EXPECT_EQ(scheduler.blocks().used(), 0);
 }
 
+TEST(Scheduler, ARowWithoutAnIdToChooseNamesTheParameters) {
+  Scheduler scheduler(SmallOptions());
+  ASSERT_TRUE(scheduler.Add(1, Generate({10, 11}, 5)).ok());
+  const auto updates = scheduler.Commit(Answer(*scheduler.Next(), {{kNothingAllowed}}));
+  EXPECT_EQ(updates[0].finish->reason, FinishReason::kError);
+  EXPECT_EQ(updates[0].finish->status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(updates[0].finish->status.message().find("allowed_token_ids"), StringView::npos);
+}
+
 TEST(Scheduler, SeveralTokensOfOneResultAreAcceptedUpToTheEnd) {
   Scheduler scheduler(SmallOptions());
   ASSERT_TRUE(scheduler.Add(1, Generate({10}, 4)).ok());
