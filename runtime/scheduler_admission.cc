@@ -11,6 +11,10 @@ namespace {
 
 constexpr int kMaxHeldBack = 32;  // bounds the work of a plan that admits nobody
 
+// After so many ids of history no more are admitted to a plan: links buffer a plan of some size
+// while the ranks still compute the one before (launcher/epoch_memory.cc).
+constexpr size_t kMaxHistoryIds = size_t{1} << 16;
+
 }  // namespace
 
 // The most urgent first; one that does not fit yet holds back those behind it, so none starves
@@ -21,8 +25,13 @@ void Scheduler::State::PlanAdmissions(int64_t budget, StepPlan& plan) {
   }
   demand_ = DemandOfRunning();
   int held_back = 0;
-  for (auto next = waiting_.begin(); budget > 0 && next != waiting_.end();) {
+  size_t history_ids = 0;
+  for (auto next = waiting_.begin();
+       budget > 0 && history_ids < kMaxHistoryIds && next != waiting_.end();) {
     Sequence& candidate = **next;
+    if (free_slots_.empty() && !CouldFindSlot(candidate)) {
+      return;
+    }
     const Prefix prefix = FindPrefix(candidate);
     if (prefix.is_coming) {
       if (++held_back == kMaxHeldBack) {
@@ -36,6 +45,7 @@ void Scheduler::State::PlanAdmissions(int64_t budget, StepPlan& plan) {
     }
     ++next;
     Admit(candidate, prefix, plan);
+    history_ids += plan.admits.back().history.size();
     const int64_t rows = PlanRows(candidate, budget, plan);
     CHECK_GT(rows, 0) << "request " << candidate.id() << " was admitted without rows";
     budget -= rows;
@@ -107,8 +117,15 @@ std::vector<Sequence*> Scheduler::State::VictimsFor(const Sequence& candidate) c
   return victims;
 }
 
+// Whether somebody may give up a slot. None does while one is on its way back.
+bool Scheduler::State::CouldFindSlot(const Sequence& candidate) const {
+  const bool is_coming = !ending_.empty() || preempting_ > 0;
+  return !is_coming &&
+         (paused_ > 0 || running_.back()->request().priority < candidate.request().priority);
+}
+
 bool Scheduler::State::FindSlot(const Sequence& candidate) {
-  if (free_slots_.empty() && ending_.empty() && preempting_ == 0) {
+  if (free_slots_.empty() && CouldFindSlot(candidate)) {
     if (const std::vector<Sequence*> victims = VictimsFor(candidate); !victims.empty()) {
       Preempt(*victims.front());
       demand_ = DemandOfRunning();

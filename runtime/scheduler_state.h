@@ -108,6 +108,7 @@ class Scheduler::State {
   };
   Prefix FindPrefix(const Sequence& sequence);
   void AnnounceBlock(const Sequence& sequence);
+  bool CouldFindSlot(const Sequence& candidate) const;
   bool FindSlot(const Sequence& candidate);
   bool FindBlocks(const Sequence& candidate, const Prefix& prefix);
   std::vector<Sequence*> VictimsFor(const Sequence& candidate) const;
