@@ -227,14 +227,18 @@ absl::Status PagedRank::RunRows(const SequenceRows& rows, StepResult& result) {
 }
 
 void PagedRank::Sample(Slot& slot, SequenceResult& answer) const {
-  const std::vector<int32_t> ids = ReadBack(slot);
+  std::vector<int32_t> ids = ReadBack(slot);
+  do {
+    const int32_t id = model_.NextToken(ids, slot.choice);
+    answer.tokens.push_back(id);
+    if (slot.admit.sampling.logprobs >= 0) {
+      answer.token_logprobs.push_back(model_.LogProbability(ids, id));
+      model_.AppendTop(ids, slot.admit.sampling.logprobs, answer.token_top);
+    }
+    ids.push_back(id);
+  } while (ids.back() >= 0 && static_cast<int32_t>(answer.tokens.size()) <= model_.extra_tokens);
   slot.sampled_in_step = last_step_;
-  slot.sample = model_.NextToken(ids, slot.choice);
-  answer.tokens.push_back(slot.sample);
-  if (slot.admit.sampling.logprobs >= 0) {
-    answer.token_logprobs.push_back(model_.LogProbability(ids, slot.sample));
-    model_.AppendTop(ids, slot.admit.sampling.logprobs, answer.token_top);
-  }
+  slot.sample = answer.tokens.front();
 }
 
 absl::Status PagedRank::Write(const TokenSource& source, Slot& slot) {

@@ -18,7 +18,8 @@ namespace cohort {
 // What the hash model is, as a pure function of the ids so far.
 struct HashModel {
   int32_t vocabulary = 50;
-  uint64_t nan_one_in = 0;  // one in so many rows has no number for logits; 0: none
+  uint64_t nan_one_in = 0;   // one in so many rows has no number for logits; 0: none
+  int32_t extra_tokens = 0;  // of a result, after the first: as if they had been guessed rightly
 
   struct Choice {
     uint64_t seed = 0;

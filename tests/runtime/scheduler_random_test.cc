@@ -33,7 +33,9 @@ class RandomRun {
       : random_(seed),
         options_(MakeOptions()),
         depth_(1 + static_cast<int64_t>(random_() % 3)),
-        model_{.vocabulary = 30, .nan_one_in = 60},
+        model_{.vocabulary = 30,
+               .nan_one_in = 60,
+               .extra_tokens = static_cast<int32_t>(random_() % 3)},
         scheduler_(options_) {
     StartEpoch();
   }
