@@ -5,7 +5,12 @@
 // "act" below is the activation dtype, fp32 or bf16. Every sum is accumulated in fp32, and each
 // output element is rounded once to the dtype of its tensor unless a step says otherwise. Casts
 // follow the Hugging Face reference implementation of Qwen2. A tensor of zero rows or zero columns
-// is legal everywhere. Results of a row never depend on the other rows of the batch.
+// is legal everywhere.
+//
+// Order of summation: on the CPU every output element is summed in one order that depends on its
+// own row and the device's instruction set alone. Results are equal to the bit whatever rows are
+// computed beside them, in whatever chunks and on how many threads (--deterministic promises it).
+// A backend that hands products to a library may sum another batch in another order.
 #ifndef COHORT_KERNELS_OPS_H_
 #define COHORT_KERNELS_OPS_H_
 

@@ -71,10 +71,18 @@ absl::Status FindModel(const ServeOptions& options, ModelSetup& setup) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDeterministic(const ServeOptions& options, StringView device) {
+  if (!options.deterministic || device == "cpu") return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("--deterministic: sums on device '", device,
+                   "' may depend on what is computed beside them; use --device cpu"));
+}
+
 absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   setup.device = options.device;
   if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
   RETURN_IF_ERROR(DeviceAvailable(setup.device));
+  RETURN_IF_ERROR(CheckDeterministic(options, setup.device));
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int64_t cores = known ? CPU_COUNT(&allowed) : 1;

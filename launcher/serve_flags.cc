@@ -86,6 +86,9 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
   app.add_flag_callback(
       "--no-prefix-cache", [&options] { options.prefix_caching = false; },
       "Compute every prompt from its first token, also where it begins like an earlier one");
+  app.add_flag("--deterministic", options.deterministic,
+               "Serve only where every result is equal to the bit whatever is computed beside it, "
+               "in whatever chunks: CPU ranks always are, at no cost; CUDA ranks are refused");
   app.add_flag_callback(
       "--no-mask-padding", [&options] { options.mask_padding = false; },
       "Let ids without a token (vocabulary padding) be chosen, as transformers does");

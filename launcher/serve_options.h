@@ -29,6 +29,7 @@ struct ServeOptions {
   int64_t block_size = 16;                       // tokens
   bool dummy_weights = false;
   bool strict = false;
+  bool deterministic = false;  // refuse a device whose sums depend on the batch
   bool mask_padding = true;
   bool prefix_caching = true;
   bool reflection = true;

@@ -28,6 +28,8 @@ struct Product {
 };
 
 #if COHORT_BODY_BF16_PAIRS
+// Pairs of columns are multiplied at once and added in fp32; the instruction takes subnormal
+// numbers for zeros.
 template <>
 struct Product<BFloat16> {
   using X = BFloat16;

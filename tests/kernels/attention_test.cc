@@ -244,6 +244,32 @@ TEST(PagedAttention, ResultsDoNotDependOnTheBatch) {
   });
 }
 
+// Tiles of positions and of rows lie differently in every chunk.
+TEST(PagedAttention, ResultsDoNotDependOnTheChunks) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(7);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      Dims dims;
+      dims.dtype = dtype;
+      dims.head_dim = 16;
+      dims.kv_head_of_query = {0, 0, 0, 0, 0, 1, 1};
+      constexpr int64_t kTokens = 150;
+      const Step whole = MakeStep(random, dims, {{0, kTokens}});
+      const HostTensor expected = Attend(device, whole);
+      for (const int64_t chunk : {1, 13, 64}) {
+        for (int64_t begin = 0; begin < kTokens; begin += chunk) {
+          const int64_t count = std::min(chunk, kTokens - begin);
+          Step part = whole;
+          part.queries = RowsOf(whole.queries, begin, count);
+          part.batch.positions = RowsOf(whole.batch.positions, begin, count);
+          part.batch.sequence_of_token = RowsOf(whole.batch.sequence_of_token, begin, count);
+          ExpectSame(Attend(device, part), RowsOf(expected, begin, count));
+        }
+      }
+    }
+  });
+}
+
 HostTensor RopeTableOf(int64_t positions, int64_t half, DType dtype, double (*function)(double)) {
   HostTensor table = Filled(DType::kF32, Shape{positions, half}, 0);
   for (int64_t position = 0; position < positions; ++position) {

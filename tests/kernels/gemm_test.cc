@@ -120,6 +120,26 @@ TEST(MatMul, RowsDoNotDependOnTheBatch) {
   });
 }
 
+// The kernels change their way through the weights with the number of tokens: one, a few, many.
+TEST(MatMul, RowsDoNotDependOnTheBatchAtAnyLength) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(8);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      constexpr int64_t kTokens = 133;
+      Problem problem = MakeProblem(random, dtype, kTokens, 75, 11);
+      const HostTensor x = problem.x;
+      const HostTensor whole = MatMul(device, problem, false, dtype);
+      for (const int64_t chunk : {1, 10, 19, 128}) {
+        for (int64_t begin = 0; begin < kTokens; begin += chunk) {
+          const int64_t count = std::min(chunk, kTokens - begin);
+          problem.x = RowsOf(x, begin, count);
+          ExpectSame(MatMul(device, problem, false, dtype), RowsOf(whole, begin, count));
+        }
+      }
+    }
+  });
+}
+
 TEST(MatMul, ResultsDoNotDependOnThreads) {
   std::mt19937_64 random(7);
   const Problem problem = MakeProblem(random, DType::kBF16, 6, 777, 301);

@@ -154,6 +154,11 @@ TEST_F(SetUpModelTest, KvMemoryMustBeThere) {
   ExpectRefused("--kv-memory 1152921504606846976 bytes");
 }
 
+TEST_F(SetUpModelTest, CpuRanksAreDeterministic) {
+  options_.deterministic = true;
+  EXPECT_TRUE(SetUpModel(options_).ok());
+}
+
 TEST_F(SetUpModelTest, TheDeviceMustBeThere) {
   options_.device = "tpu";
   ExpectRefused("tpu");

@@ -35,6 +35,7 @@ constexpr char kTinyConfig[] = R"({
 })";
 
 struct GroupShape {
+  DType dtype = DType::kF32;
   int tp = 1;
   int64_t max_batch_tokens = 64;
   int64_t max_running = 8;
@@ -54,7 +55,7 @@ std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
   WorkerOptions options;
   options.dummy_weights = true;
   options.token_ids = config->vocabulary;
-  options.dtype = DType::kF32;
+  options.dtype = shape.dtype;
   options.parallelism.tp = shape.tp;
   options.kv_blocks = shape.kv_blocks;
   options.block_size = 4;
@@ -159,16 +160,22 @@ void ExpectSame(const std::vector<Outcome>& expected, const std::vector<Outcome>
 }
 
 TEST(EngineModel, OutcomesAreThoseOfTheRequestsAlone) {
-  const std::vector<Outcome> alone = RunOn({.max_running = 1}, /*together=*/false);
-  ASSERT_FALSE(alone.empty());
-  EXPECT_EQ(alone[0].tokens.size(), 4u);
-  EXPECT_EQ(alone[5].prompt_logprobs.size(), 15u);
-  {
-    SCOPED_TRACE("batched");
-    ExpectSame(alone, RunOn({}, /*together=*/true), 0);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    SCOPED_TRACE(NameOf(dtype));
+    const std::vector<Outcome> alone = RunOn({.dtype = dtype, .max_running = 1},
+                                             /*together=*/false);
+    ASSERT_FALSE(alone.empty());
+    EXPECT_EQ(alone[0].tokens.size(), 4u);
+    EXPECT_EQ(alone[5].prompt_logprobs.size(), 15u);
+    {
+      SCOPED_TRACE("batched");
+      ExpectSame(alone, RunOn({.dtype = dtype}, /*together=*/true), 0);
+    }
+    SCOPED_TRACE("chunks of at most 5 rows");
+    ExpectSame(alone,
+               RunOn({.dtype = dtype, .max_batch_tokens = 5, .max_running = 3}, /*together=*/true),
+               0);
   }
-  SCOPED_TRACE("chunks of at most 5 rows");
-  ExpectSame(alone, RunOn({.max_batch_tokens = 5, .max_running = 3}, /*together=*/true), 0);
 }
 
 // Ranks add partial sums in another order than one rank does. The rounding of each sum is at most
