@@ -21,6 +21,8 @@ SANITIZED = bool(os.environ.get("COHORT_SANITIZE"))
 DEFAULT_REQUESTS = 10000 if os.environ.get("COHORT_TEST_ALL") else 400 if SANITIZED else 4000
 REQUESTS = int(os.environ.get("COHORT_LOAD_REQUESTS", DEFAULT_REQUESTS))
 REFERENCE_TOKENS = 300
+# fp32 sums over other chunks of a prompt round differently; a wrong row would be off by whole units.
+ROUNDING = 1e-4
 # So few blocks that the 64 streams compete for them, and a queue that holds all of them.
 SERVE_FLAGS = ("--tp", "2", "--threads", "1", "--kv-memory", "1MiB", "--max-running", "48", "--max-waiting", "256",
                "--max-batch-tokens", "128")
@@ -29,17 +31,35 @@ SERVE_FLAGS = ("--tp", "2", "--threads", "1", "--kv-memory", "1MiB", "--max-runn
 HEAP_SLACK_BYTES = 4 << 20
 
 
+SAMPLINGS = (
+    {"temperature": 0.0},
+    {"temperature": 0.0, "repetition_penalty": 1.2, "frequency_penalty": 0.5},
+    {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "seed": 11},
+    {"temperature": 1.3, "min_p": 0.02, "presence_penalty": 0.7, "logit_bias": {7: 4.0, 300: -5.0}, "seed": 12},
+    {"temperature": 0.0},
+    {"temperature": 0.8, "allowed_token_ids": list(range(0, 600, 3)), "bad_words": ["ran", " the"], "seed": 13},
+)
+
+
 @dataclasses.dataclass
 class Reference:
     """What a request gives when nothing else runs."""
     prompt: list
     sampling: dict
-    tokens: list
-    logprobs: list
+    tokens: list = dataclasses.field(default_factory=list)
+    text: str = ""  # of all tokens
+    token_logprobs: list = dataclasses.field(default_factory=list)
+    second: list = dataclasses.field(default_factory=list)  # tokens of the second of several sequences
+    prompt_logprobs: list = dataclasses.field(default_factory=list)
 
-    def request(self, max_tokens):
-        return {"token_ids": {"ids": self.prompt}, "sampling": self.sampling,
-                "stopping": {"max_tokens": max_tokens, "ignore_eos": True}}
+    def request(self, max_tokens, generator=None):
+        """With a generator, also what must change nothing: a priority, and whether cached prefixes are used."""
+        request = {"token_ids": {"ids": self.prompt}, "sampling": self.sampling,
+                   "stopping": {"max_tokens": max_tokens, "ignore_eos": True}}
+        if generator:
+            request["scheduling"] = {"priority": generator.choice([-1, 0, 0, 1])}
+            request["cache"] = {"bypass_prefix": generator.random() < 0.3}
+        return request
 
 
 class Progress:
@@ -89,7 +109,7 @@ def read_to_error(events, received):
 
 def run_to_its_length(load, generator, reference):
     count = generator.choice([1, 2, 3, 5, 8, 13, 21])
-    events = list(stream(load.client, reference.request(count)))
+    events = list(stream(load.client, reference.request(count, generator)))
     assert events[0].HasField("accepted") and events[-1].HasField("finished")
     assert [event.event_sequence for event in events] == list(range(len(events)))
     assert tokens_of(events) == reference.tokens[:count]
@@ -99,30 +119,60 @@ def run_to_its_length(load, generator, reference):
 
 def run_unary(load, generator, reference):
     count = generator.randrange(1, 12)
-    result = load.client.call("cohort.v1.Generation.Generate", reference.request(count), timeout=CALL_SECONDS)
+    request = reference.request(count, generator)
+    result = load.client.call("cohort.v1.Generation.Generate", request, timeout=CALL_SECONDS)
     assert list(result.outputs[0].token_ids) == reference.tokens[:count]
     return "ok"
 
 
 def stop_at_a_token(load, generator, reference):
     stop = generator.choice(reference.tokens[:20])
-    request = reference.request(40)
+    request = reference.request(40, generator)
     request["stopping"]["stop_token_ids"] = [stop]
     tokens = tokens_of(stream(load.client, request))
     assert tokens == reference.tokens[:reference.tokens.index(stop) + 1]
     return "ok"
 
 
+def stop_at_a_string(load, generator, reference):
+    begin = generator.randrange(30)
+    stop = reference.text[begin:begin + generator.choice([1, 2, 5])]
+    request = reference.request(REFERENCE_TOKENS, generator)
+    request["stopping"]["stop_strings"] = [stop, "not in the text"]
+    events = list(stream(load.client, request))
+    assert "".join(event.delta.text for event in events) == reference.text[:reference.text.index(stop)]
+    assert events[-1].finished.stop.stop_string == stop
+    return "ok"
+
+
+def run_several_sequences(load, generator, reference):
+    request = reference.request(12, generator)
+    request["sampling"] = {**reference.sampling, "n": 2}
+    tokens = {0: [], 1: []}
+    for event in stream(load.client, request):
+        tokens[event.delta.index].extend(event.delta.token_ids)
+    assert tokens == {0: reference.tokens[:12], 1: reference.second}
+    return "ok"
+
+
+def report_logprobs(load, generator, reference):
+    request = reference.request(15, generator)
+    request["output"] = {"logprobs": generator.randrange(4)}
+    entries = [entry for event in stream(load.client, request) for entry in event.delta.logprobs]
+    assert [entry.token_id for entry in entries] == reference.tokens[:15]
+    assert [entry.logprob for entry in entries] == pytest.approx(reference.token_logprobs[:15], abs=ROUNDING)
+    return "ok"
+
+
 def score(load, generator, reference):
     request = {"token_ids": {"ids": reference.prompt}}
     result = load.client.call("cohort.v1.Generation.Score", request, timeout=CALL_SECONDS)
-    # fp32 sums may be cut into other chunks; a wrong row would be off by whole units.
-    assert list(result.logprobs) == pytest.approx(reference.logprobs, abs=1e-4)
+    assert list(result.logprobs) == pytest.approx(reference.prompt_logprobs, abs=ROUNDING)
     return "ok"
 
 
 def cancel_after_some_tokens(load, generator, reference):
-    events, received = stream(load.client, reference.request(REFERENCE_TOKENS)), []
+    events, received = stream(load.client, reference.request(REFERENCE_TOKENS, generator)), []
     for event in events:
         received.extend(event.delta.token_ids)
         if len(received) >= generator.randrange(1, 10):
@@ -134,14 +184,14 @@ def cancel_after_some_tokens(load, generator, reference):
 
 
 def cancel_before_the_first_token(load, generator, reference):
-    events = stream(load.client, reference.request(REFERENCE_TOKENS))
+    events = stream(load.client, reference.request(REFERENCE_TOKENS, generator))
     events.cancel()
     assert events.code() == grpc.StatusCode.CANCELLED
     return "cancelled"
 
 
 def abort_by_name(load, generator, reference):
-    request, name = reference.request(REFERENCE_TOKENS), f"aborted-{generator.getrandbits(60)}"
+    request, name = reference.request(REFERENCE_TOKENS, generator), f"aborted-{generator.getrandbits(60)}"
     request["request_id"] = name
     events, received = stream(load.client, request), []
     assert next(events).HasField("accepted")
@@ -154,7 +204,7 @@ def abort_by_name(load, generator, reference):
 
 
 def pass_a_deadline(load, generator, reference):
-    events = stream(load.client, reference.request(REFERENCE_TOKENS), timeout=generator.uniform(0.005, 0.1))
+    events = stream(load.client, reference.request(REFERENCE_TOKENS, generator), timeout=generator.uniform(0.005, 0.1))
     received = []
     code = read_to_error(events, received)
     assert received == reference.tokens[:len(received)]
@@ -163,12 +213,15 @@ def pass_a_deadline(load, generator, reference):
 
 
 def read_slowly(load, generator, reference):
-    """Stops reading with more to come than the client's window takes."""
-    events, received = stream(load.slow_client, reference.request(REFERENCE_TOKENS)), []
+    """Reads nothing while others come and go, with more to come than the server holds back for a client."""
+    request = reference.request(REFERENCE_TOKENS, generator)
+    request["output"] = {"logprobs": 20}
+    events, received = stream(load.slow_client, request), []
     for event in events:
-        received.extend(event.delta.token_ids)
-        if len(received) == 3:
+        if not received:
+            wait_until(lambda: load.server_load().paused > 0, CALL_SECONDS, "a sequence pauses")
             load.progress.wait_for_more(STREAMS, load.requests)
+        received.extend(event.delta.token_ids)
     assert received == reference.tokens
     return "ok"
 
@@ -178,6 +231,7 @@ BAD_REQUESTS = (
     {"token_ids": {"ids": [1, 4000000]}},
     {"token_ids": {"ids": [1]}, "stopping": {"max_tokens": 1000000}},
     {"token_ids": {"ids": [1]}, "sampling": {"temperature": -1.0}},
+    {"token_ids": {"ids": [1]}, "sampling": {"n": 9}},
     {},
 )
 
@@ -189,8 +243,9 @@ def be_refused(load, generator, reference):
 
 
 # Of a hundred requests.
-KINDS = {run_to_its_length: 46, run_unary: 10, stop_at_a_token: 10, score: 6, cancel_after_some_tokens: 8,
-         cancel_before_the_first_token: 4, abort_by_name: 4, pass_a_deadline: 6, read_slowly: 1, be_refused: 5}
+KINDS = {run_to_its_length: 37, run_unary: 8, run_several_sequences: 7, stop_at_a_token: 8, stop_at_a_string: 7,
+         report_logprobs: 5, score: 4, cancel_after_some_tokens: 7, cancel_before_the_first_token: 3,
+         abort_by_name: 3, pass_a_deadline: 5, read_slowly: 1, be_refused: 5}
 
 
 class Load:
@@ -229,26 +284,32 @@ class Load:
         assert self.progress.ended.total() == self.requests
         return self.progress.ended
 
+    def server_load(self):
+        return self.client.call("cohort.v1.Control.GetLoad", timeout=CALL_SECONDS)
+
     def close(self):
         self.client.channel.close()
         self.slow_client.channel.close()
 
 
-def make_references(client):
-    references = []
-    for index in range(12):
-        generator = random.Random(1000 + index)
-        prompt = [generator.randrange(250) for _ in range(generator.choice([1, 2, 7, 16, 33, 90]))]
-        sampling = {"temperature": 0.0}
-        if index % 3 == 0:
-            sampling = {"temperature": 0.9, "top_p": 0.95, "top_k": 40, "seed": index}
-        reference = Reference(prompt, sampling, [], [])
-        reference.tokens = tokens_of(stream(client, reference.request(REFERENCE_TOKENS)))
-        scored = client.call("cohort.v1.Generation.Score", {"token_ids": {"ids": prompt}}, timeout=CALL_SECONDS)
-        reference.logprobs = list(scored.logprobs)
-        assert len(reference.tokens) == REFERENCE_TOKENS and len(reference.logprobs) == len(prompt) - 1
-        references.append(reference)
-    return references
+def make_reference(client, index):
+    generator = random.Random(1000 + index)
+    prompt = [generator.randrange(250) for _ in range(generator.choice([1, 2, 7, 16, 33, 90]))]
+    reference = Reference(prompt, SAMPLINGS[index % len(SAMPLINGS)])
+    request = reference.request(REFERENCE_TOKENS)
+    request["output"] = {"logprobs": 0}
+    for event in stream(client, request):
+        reference.tokens.extend(event.delta.token_ids)
+        reference.text += event.delta.text
+        reference.token_logprobs.extend(entry.logprob for entry in event.delta.logprobs)
+    pair = reference.request(12)
+    pair["sampling"] = {**reference.sampling, "n": 2}
+    reference.second = [token for event in stream(client, pair) if event.delta.index == 1
+                        for token in event.delta.token_ids]
+    scored = client.call("cohort.v1.Generation.Score", {"token_ids": {"ids": prompt}}, timeout=CALL_SECONDS)
+    reference.prompt_logprobs = list(scored.logprobs)
+    assert len(reference.tokens) == REFERENCE_TOKENS and len(reference.second) == 12
+    return reference
 
 
 @dataclasses.dataclass
@@ -295,7 +356,7 @@ def assert_every_kind_ended_in_its_way(ended):
 def test_streams_of_every_kind_end_and_leave_nothing(tiny):
     with Server(tiny, *SERVE_FLAGS) as server:
         client = Client(server.address)
-        references = make_references(client)
+        references = [make_reference(client, index) for index in range(2 * len(SAMPLINGS))]
         # Whatever is allocated once and kept is allocated in the first part.
         ended = run_load(server, references, REQUESTS // 2)
         before = holdings_of_server(server)
@@ -303,7 +364,8 @@ def test_streams_of_every_kind_end_and_leave_nothing(tiny):
         assert_every_kind_ended_in_its_way(ended)
 
         load = client.call("cohort.v1.Control.GetLoad")
-        assert (load.running, load.waiting, load.kv_blocks_used) == (0, 0, 0)
+        assert (load.running, load.waiting, load.paused, load.kv_blocks_used) == (0, 0, 0, 0)
+        assert load.preemptions > 0 and load.prefix_hit_tokens > 0, "these were part of the load"
         # Connections of clients that are gone are closed a little later.
         wait_until(lambda: holdings_of_server(server).descriptors <= before.descriptors, 10, "no new descriptors")
         after = holdings_of_server(server)
