@@ -51,6 +51,10 @@ class Tools:
             raise RuntimeError(f"{done.args} ended with {done.returncode}: {done.stderr[-500:]}")
         return done.stdout
 
+    def commit(self):
+        """Of the source that the tools were built from, as they say themselves."""
+        return json.loads(self.run("llama-bench", "-p", 1, "-n", 0, "-r", 1, "-o", "json"))[0]["build_commit"]
+
     def prefill_rate(self, tokens):
         return parse_llama_bench(self.run("llama-bench", "-p", tokens, "-n", 0, "-r", 1, "-o", "json"))
 

@@ -6,6 +6,9 @@ import statistics
 from rows import ROWS
 
 
+RUN = "run"  # marks the record that describes a run
+
+
 def read_records(path):
     """The repetitions in a results file; none when it does not exist yet."""
     if not path.exists():
@@ -51,8 +54,17 @@ def bar_lines(row, repetitions):
         yield f"| {bar.label} | {wanted} | {bar.predicted} | {format_number(median)} | {spread(ratios)} | {verdict} |"
 
 
+def head_lines(records):
+    """Date, machine and versions of every run in the file that differs from the one before."""
+    runs = [{key: record[key] for key in ("machine", "versions", "note")} for record in records if record["row"] == RUN]
+    for index, run in enumerate(runs):
+        if index == 0 or run != runs[index - 1]:
+            yield " ".join(filter(None, [f"{run['machine']}. {'; '.join(run['versions'])}.", run["note"]]))
+            yield ""
+
+
 def render(records):
-    lines = []
+    lines = list(head_lines(records))
     for row in ROWS:
         repetitions = records_of(records, row)
         if not repetitions:

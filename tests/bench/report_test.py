@@ -78,6 +78,13 @@ def test_a_repetition_renders(row):
     assert page.count("met |") + page.count("MISSED |") == len(row.bars)
 
 
+def test_the_head_names_each_machine_and_version_once():
+    run = {"row": report.RUN, "time": "2026-01-01 00:00 UTC", "machine": "two cores", "versions": ["cohort 1", "x 2"],
+           "note": ""}
+    assert report.render([run, run]) == "two cores. cohort 1; x 2.\n"
+    assert report.render([run, {**run, "note": "Again."}]).count("two cores") == 2
+
+
 def test_numbers_keep_three_digits():
     assert [report.format_number(value) for value in (0.12345, 1.2345, 12.345, 12345.6, 0)] == [
         "0.123", "1.23", "12.35", "12,346", "0.00"]

@@ -36,6 +36,10 @@ def share_of_others(seconds=0.3):
     return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def machine():
     model = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if "model name" in line)
     memory = next(int(line.split()[1]) for line in open("/proc/meminfo", encoding="ascii") if "MemTotal" in line)
@@ -46,6 +50,20 @@ def cohort_version(binary):
     version = subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout.strip()
     commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
     return f"{version} ({commit.strip() or 'no commit known'})"
+
+
+def describe(context, options):
+    """What was measured on what: the first record of a run."""
+    versions = [f"cohort {cohort_version(options.cohort)}"]
+    for name, tools in (("llama.cpp", context.llama_cpp()), ("ik_llama.cpp", context.ik_llama_cpp())):
+        if tools:
+            versions.append(f"{name} {tools.commit()}")
+    return {"row": report.RUN, "time": now(), "machine": machine(), "versions": versions, "note": options.note}
+
+
+def append(path, record):
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def repeat(row, context, options, end):
@@ -60,10 +78,7 @@ def repeat(row, context, options, end):
         busy, started = share_of_others(), time.monotonic()
         values = row.measure(context)
         longest = max(longest, time.monotonic() - started)
-        record = {"row": row.name, "time": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-                  "others_busy": busy, "values": values}
-        with open(options.results, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append(options.results, {"row": row.name, "time": now(), "others_busy": busy, "values": values})
         done += 1
         shown = ", ".join(f"{name} {report.format_number(value)}" for name, value in values.items())
         print(f"{row.name} {done}/{wanted} ({time.monotonic() - started:.1f} s): {shown}", file=sys.stderr)
@@ -84,6 +99,7 @@ def parse_arguments():
     parser.add_argument("--ik-llama-cpp", type=pathlib.Path, help="directory of ik_llama.cpp's llama-bench")
     parser.add_argument("--repetitions", type=int, help="of every row (default: 7; memory 1)")
     parser.add_argument("--minutes", type=float, default=60, help="start nothing that would end later (default: 60)")
+    parser.add_argument("--note", default="", help="a line for the table's head")
     parser.add_argument("--report", action="store_true", help="measure nothing; print the table of the results file")
     options = parser.parse_args()
     unknown = set(options.rows) - set(names)
@@ -101,13 +117,13 @@ def main():
     if not options.report:
         end = time.monotonic() + options.minutes * 60
         context = rows.Context(options, random.Random(1))
+        append(options.results, describe(context, options))
         try:
             for row in rows.ROWS:
                 if row.name in (options.rows or [row.name]):
                     repeat(row, context, options, end)
         finally:
             context.stop()
-        print(f"{machine()}; cohort {cohort_version(options.cohort)}", file=sys.stderr)
     print(report.render(report.read_records(options.results)))
 
 
