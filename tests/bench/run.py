@@ -54,7 +54,7 @@ def cohort_version(binary):
 
 def describe(context, options):
     """What was measured on what: the first record of a run."""
-    versions = [f"cohort {cohort_version(options.cohort)}"]
+    versions = [cohort_version(options.cohort)]
     for name, tools in (("llama.cpp", context.llama_cpp()), ("ik_llama.cpp", context.ik_llama_cpp())):
         if tools:
             versions.append(f"{name} {tools.commit()}")
