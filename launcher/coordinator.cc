@@ -295,6 +295,7 @@ void Coordinator::State::HandleMessage(const SessionPointer& session,
 
 // Whoever watches the log sees what is missing, and how to supply it.
 void Coordinator::State::RemindOfAgents(absl::Time now) {
+  if (membership_.HasRoom(/*local=*/true)) return;  // that one is on its way
   const std::string awaited = membership_.AwaitedAgents();
   const bool said = awaited == reminder_ && now < remind_at_;
   if (awaited.empty()) reminder_.clear();

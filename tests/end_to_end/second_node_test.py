@@ -252,7 +252,7 @@ def test_nodes_that_do_not_fit_are_refused_by_name(tiny, tmp_path):
     (("--agents", "3", "--cluster-listen", "127.0.0.1:0"), "--agents 3 is more than --tp 2"),
     (("--agents", "2", "--cluster-listen", "0.0.0.0:0"), "is every address"),
     (("--agents", "2", "--cluster-listen", "192.0.2.1:9100"), "needs --join-token-file"),
-    (("--agents", "2", "--cluster-listen", "127.0.0.1:0", "--agents-timeout", "200ms"),
+    (("--agents", "2", "--cluster-listen", "127.0.0.1:0", "--agents-timeout", "4s"),
      "the group did not form in time: waiting for 1 more agent to join, of 2"),
 ])
 def test_a_cluster_that_cannot_be_is_refused_in_one_line(tiny, flags, words):

@@ -92,8 +92,8 @@ TEST_F(ClusterServiceTest, NodesJoinOverTcpWithTheJoinToken) {
   EXPECT_TRUE(received_.Take().session->is_local());
   node->Cancel();
   local->Cancel();
-  stream_ended_.Take();
-  stream_ended_.Take();
+  EXPECT_TRUE(absl::IsCancelled(stream_ended_.Take()));
+  EXPECT_TRUE(absl::IsCancelled(stream_ended_.Take()));
 }
 
 TEST_F(ClusterServiceTest, WithoutAJoinTokenEveryNodeMayJoinWhereOneIsListenedFor) {
@@ -102,7 +102,7 @@ TEST_F(ClusterServiceTest, WithoutAJoinTokenEveryNodeMayJoinWhereOneIsListenedFo
   node->Send(Beat(1));
   EXPECT_FALSE(received_.Take().session->is_local());
   node->Cancel();
-  stream_ended_.Take();
+  EXPECT_TRUE(absl::IsCancelled(stream_ended_.Take()));
 }
 
 TEST_F(ClusterServiceTest, AnAddressThatCannotBeHadIsNamed) {

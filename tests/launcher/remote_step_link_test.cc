@@ -57,7 +57,7 @@ class RemoteStepLinkTest : public testing::Test {
   ~RemoteStepLinkTest() override {
     relay_.reset();
     stream_->Cancel();
-    ended_.Take();
+    EXPECT_TRUE(absl::IsCancelled(ended_.Take()));
   }
 
   std::unique_ptr<StepLink> MakeLink(int rank) {
