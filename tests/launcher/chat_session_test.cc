@@ -22,10 +22,11 @@ class ChatSessionTest : public ServiceTest {
   }
   ChatAnswer Ask(const std::string& message) {
     printed_.clear();
-    return session_->Ask(message, signals_, [this](StringView text) { printed_.append(text); });
+    return session_->Ask(message, signals_,
+                         [this](StringView text) { absl::StrAppend(&printed_, text); });
   }
   // "role: content" of what the next request would hold.
-  std::vector<std::string> Turns() {
+  std::vector<std::string> NextTurns() {
     std::vector<std::string> turns;
     for (const v1::ChatMessage& turn : session_->MakeRequest("next")->chat().messages()) {
       turns.push_back(turn.role() + ": " + turn.content());
@@ -49,12 +50,12 @@ TEST_F(ChatSessionTest, KeepsWhatWasSaid) {
   EXPECT_EQ(answer.text.size(), 4u);
   EXPECT_EQ(printed_, answer.text);
   EXPECT_EQ(answer.finished->usage().completion_tokens(), 4u);
-  EXPECT_EQ(ChatSessionTest::Turns(),
+  EXPECT_EQ(NextTurns(),
             (Turns{"system: Be brief.", "user: hello", "assistant: " + answer.text, "user: next"}));
   session_->Reset();
-  EXPECT_EQ(ChatSessionTest::Turns(), (Turns{"system: Be brief.", "user: next"}));
+  EXPECT_EQ(NextTurns(), (Turns{"system: Be brief.", "user: next"}));
   session_->SetSystem("Be kind.");
-  EXPECT_EQ(ChatSessionTest::Turns(), (Turns{"system: Be kind.", "user: next"}));
+  EXPECT_EQ(NextTurns(), (Turns{"system: Be kind.", "user: next"}));
 }
 
 TEST_F(ChatSessionTest, RetryForgetsTheLastAnswer) {
@@ -63,9 +64,9 @@ TEST_F(ChatSessionTest, RetryForgetsTheLastAnswer) {
   Ask("one");
   Ask("two");
   EXPECT_EQ(session_->Retry(), "two");
-  EXPECT_EQ(ChatSessionTest::Turns().size(), 3u);
+  EXPECT_EQ(NextTurns().size(), 3u);
   EXPECT_EQ(session_->Retry(), "two") << "also when asking again failed";
-  EXPECT_EQ(ChatSessionTest::Turns().size(), 3u);
+  EXPECT_EQ(NextTurns().size(), 3u);
 }
 
 TEST_F(ChatSessionTest, AFailedMessageIsNotPartOfTheConversation) {
@@ -74,7 +75,7 @@ TEST_F(ChatSessionTest, AFailedMessageIsNotPartOfTheConversation) {
   const ChatAnswer answer = Ask("hello");
   EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_FALSE(answer.interrupted);
-  EXPECT_EQ(ChatSessionTest::Turns(), (Turns{"user: next"}));
+  EXPECT_EQ(NextTurns(), (Turns{"user: next"}));
   EXPECT_EQ(session_->Retry(), "hello");
   EXPECT_EQ(Ask("a\xff").status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
@@ -88,7 +89,7 @@ TEST_F(ChatSessionTest, ASignalStopsAnAnswerWhichIsKept) {
   });
   EXPECT_TRUE(answer.interrupted);
   EXPECT_FALSE(answer.text.empty());
-  EXPECT_EQ(ChatSessionTest::Turns().size(), 3u);
+  EXPECT_EQ(NextTurns().size(), 3u);
   EXPECT_TRUE(Eventually([this] { return BlocksAreFree(); }));
 }
 

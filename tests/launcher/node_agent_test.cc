@@ -12,6 +12,7 @@
 
 #include "absl/time/clock.h"
 #include "launcher/cluster_service.h"
+#include "launcher/local_links.h"
 #include "launcher/version.h"
 #include "tests/launcher/pocket_model.h"
 

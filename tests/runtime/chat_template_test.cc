@@ -91,6 +91,7 @@ class ChatTemplateFiles : public ::testing::Test {
   ChatTemplateFiles()
       : directory_(::testing::TempDir() + "/chat_template_" +
                    ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
+    std::filesystem::remove_all(directory_);  // of a run before
     std::filesystem::create_directories(directory_);
   }
   void Write(const std::string& name, StringView text) {
