@@ -77,17 +77,25 @@ def test_parameters_that_are_left_out_are_told_apart_from_zero(client):
     assert not accepted.output.HasField("logprobs") and accepted.output.text
 
 
-def test_a_client_that_does_not_read_loses_nothing_and_holds_up_nobody(client):
-    slow = client.call("cohort.v1.Generation.GenerateStream", {
-        "token_ids": {"ids": [1]}, "output": {"logprobs": 20}, "stopping": {"max_tokens": 4000, "ignore_eos": True}})
-    wait_until(lambda: client.call("cohort.v1.Control.GetLoad").paused == 1, 60, "the slow reader's request is paused")
-    quick = client.call("cohort.v1.Generation.Generate", {
-        "token_ids": {"ids": [1]}, "stopping": {"max_tokens": 10, "ignore_eos": True}})
-    assert len(quick.outputs[0].token_ids) == 10
-    events = list(slow)
-    ids = [token for event in events for token in event.delta.token_ids]
-    assert len(ids) == 4000 and events[-1].finished.usage.completion_tokens == 4000
-    assert ids[:10] == list(quick.outputs[0].token_ids)
+def test_a_client_that_does_not_read_loses_nothing_and_holds_up_nobody(server, client):
+    # About 2 KB a step, and a window that does not grow: little is on the way to the client.
+    reader = Client(server.address, [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)])
+    slow = reader.call("cohort.v1.Generation.GenerateStream", {
+        "token_ids": {"ids": [1]}, "sampling": {"n": 8}, "output": {"logprobs": 20},
+        "stopping": {"max_tokens": 200, "ignore_eos": True}})
+    try:
+        wait_until(lambda: client.call("cohort.v1.Control.GetLoad").paused == 8, 120, "the slow reader's request is paused")
+        quick = client.call("cohort.v1.Generation.Generate", {
+            "token_ids": {"ids": [1]}, "stopping": {"max_tokens": 10, "ignore_eos": True}})
+        assert len(quick.outputs[0].token_ids) == 10
+        events = list(slow)
+    finally:
+        slow.cancel()
+    for index in range(8):
+        ids = [token for event in events if event.delta.index == index for token in event.delta.token_ids]
+        assert len(ids) == 200 and ids[:10] == list(quick.outputs[0].token_ids)
+    finished = [event.finished for event in events if event.WhichOneof("event") == "finished"]
+    assert len(finished) == 8 and all(one.usage.completion_tokens == 200 for one in finished)
 
 
 def test_cancelling_frees_the_blocks(client):
