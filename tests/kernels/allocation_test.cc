@@ -13,6 +13,11 @@ std::atomic<int64_t> allocations{0};
 [[gnu::noinline]] void* Allocate(size_t bytes, size_t alignment) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  return memory;
+}
+
+void* AllocateOrThrow(size_t bytes, size_t alignment) {
+  void* memory = Allocate(bytes, alignment);
   if (memory == nullptr) {
     throw std::bad_alloc();
   }
@@ -25,9 +30,12 @@ std::atomic<int64_t> allocations{0};
 }  // namespace
 
 // Of the whole program: the other tests run through them too.
-void* operator new(size_t bytes) { return Allocate(bytes, alignof(std::max_align_t)); }
+void* operator new(size_t bytes) { return AllocateOrThrow(bytes, alignof(std::max_align_t)); }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  return Allocate(bytes, alignof(std::max_align_t));
+}
 void* operator new(size_t bytes, std::align_val_t alignment) {
-  return Allocate(bytes, static_cast<size_t>(alignment));
+  return AllocateOrThrow(bytes, static_cast<size_t>(alignment));
 }
 void operator delete(void* memory) noexcept { Free(memory); }
 void operator delete(void* memory, size_t) noexcept { Free(memory); }
