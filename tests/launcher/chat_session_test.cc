@@ -28,7 +28,8 @@ class ChatSessionTest : public ServiceTest {
   // "role: content" of what the next request would hold.
   std::vector<std::string> NextTurns() {
     std::vector<std::string> turns;
-    for (const v1::ChatMessage& turn : session_->MakeRequest("next")->chat().messages()) {
+    const auto request = session_->MakeRequest("next");
+    for (const v1::ChatMessage& turn : request->chat().messages()) {
       turns.push_back(turn.role() + ": " + turn.content());
     }
     return turns;

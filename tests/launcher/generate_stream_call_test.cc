@@ -165,9 +165,11 @@ TEST_F(GenerateStreamCallTest, LogProbabilitiesComeWithTheirTokens) {
 // Reads nothing until the server stands still, then everything.
 TEST_F(GenerateStreamCallTest, ASlowReaderPausesItsSequencesAndLosesNothing) {
   Start();
+  // Some 300 bytes a token, in all more than the sockets' buffers take.
   constexpr uint32_t kTokens = 60'000;
   v1::GenerateRequest request = Ids({1}, kTokens);
   request.mutable_sampling()->set_n(2);
+  request.mutable_output()->set_logprobs(20);
   grpc::ClientContext context;
   const auto stream = generation_->GenerateStream(&context, request);
   uint64_t generated = 0;

@@ -110,7 +110,7 @@ TEST_F(GenerationParameters, BiasIsSortedAndBounded) {
   (*sampling_.mutable_logit_bias())[kTestVocabulary] = 1;
   ExpectRefused("id 264");
   for (uint32_t id = 0; id < 301; ++id) (*sampling_.mutable_logit_bias())[id] = 1;
-  ExpectRefused("302 ids are more than 300");
+  ExpectRefused("301 ids are more than 300");
 }
 
 TEST_F(GenerationParameters, AllowedIdsAreASetOfWhichOneCanBeChosen) {
