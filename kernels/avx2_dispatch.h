@@ -1,5 +1,5 @@
 // Kernels whose bits must not depend on the machine: compiled for any x86-64 and for AVX2, but
-// never for FMA, which would round a product and a sum once. lanes.h has those that may.
+// never for FMA, which would round a product and a sum once. kernels/cpu/ has those that may.
 #ifndef COHORT_KERNELS_AVX2_DISPATCH_H_
 #define COHORT_KERNELS_AVX2_DISPATCH_H_
 
