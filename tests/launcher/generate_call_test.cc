@@ -11,8 +11,7 @@ TEST(EngineDeadline, IsALittleBeforeTheClients) {
   EXPECT_EQ(EngineDeadline(absl::InfiniteFuture(), now, step), absl::InfiniteFuture());
   EXPECT_EQ(EngineDeadline(now + absl::Seconds(60), now, step),
             now + absl::Seconds(60) - absl::Milliseconds(255));
-  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now, step),
-            now + absl::Milliseconds(85));
+  EXPECT_EQ(EngineDeadline(now + absl::Milliseconds(100), now, step), now + absl::Milliseconds(85));
   EXPECT_EQ(EngineDeadline(now - absl::Seconds(1), now, step), now - absl::Seconds(1));
 }
 
