@@ -155,6 +155,10 @@ GlooMesh::State::~State() {
     other.never->abortWaitRecv();
     other.watcher.join();
   }
+  // Before the buffers: from here on gloo's thread does not touch them.
+  for (int host = 0; context_ != nullptr && host < hosts(); ++host) {
+    context_->getPair(host).reset();
+  }
 }
 
 absl::Status GlooMesh::State::Lost(int host, StringView words) const {
