@@ -176,6 +176,30 @@ bool CandidateChooser::CutByTopP(absl::Span<const CandidateRecord> records, cons
   return is_reached && shortest == longest;
 }
 
+// Leaves in merged_ the candidates among which the token is drawn, with their masses, where they
+// tell them.
+Choice::Kind CandidateChooser::Filter(absl::Span<const CandidateRecord> records,
+                                      const SamplingRow& row, const Choice& bounds, bool has_all,
+                                      int64_t valid_ids) {
+  if (HasTopK(row, valid_ids)) {
+    if (row.top_k > kMaxCandidates) {
+      return Choice::Kind::kWhole;
+    }
+    merged_.resize(std::min(merged_.size(), static_cast<size_t>(row.top_k)));
+    has_all = true;
+  } else if (IsByMass(row, valid_ids) && !has_all && !(merged_.back().logit < bounds.lowest)) {
+    return Choice::Kind::kByMass;
+  }
+  SetMasses(bounds.largest, row.temperature, absl::MakeSpan(merged_));
+  if (row.top_p < 1 && !CutByTopP(records, row, bounds.largest, has_all, valid_ids)) {
+    return Choice::Kind::kWhole;
+  }
+  while (merged_.back().logit < bounds.lowest) {
+    merged_.pop_back();
+  }
+  return Choice::Kind::kToken;
+}
+
 Choice CandidateChooser::Choose(absl::Span<const CandidateRecord> records, const SamplingRow& row,
                                 int64_t valid_ids) {
   Choice choice;
@@ -192,34 +216,16 @@ Choice CandidateChooser::Choose(absl::Span<const CandidateRecord> records, const
   }
   Merge(records, asked);
   choice.largest = merged_.front().logit;
-  choice.lowest = row.temperature == 0 ? choice.largest : LowestByMinP(row, choice.largest);
   if (row.temperature > 0) {
-    if (HasTopK(row, valid_ids)) {
-      if (row.top_k > kMaxCandidates) {
-        choice.kind = Choice::Kind::kWhole;
-        return choice;
-      }
-      merged_.resize(std::min(merged_.size(), static_cast<size_t>(row.top_k)));
-      has_all = true;
-    } else if (IsByMass(row, valid_ids) && !has_all && !(merged_.back().logit < choice.lowest)) {
-      choice.kind = Choice::Kind::kByMass;
-      return choice;
-    }
-    SetMasses(choice.largest, row.temperature, absl::MakeSpan(merged_));
-    if (row.top_p < 1 && !CutByTopP(records, row, choice.largest, has_all, valid_ids)) {
-      choice.kind = Choice::Kind::kWhole;
-      return choice;
-    }
-    while (merged_.back().logit < choice.lowest) {
-      merged_.pop_back();
-    }
-  } else {
-    merged_.resize(1);
-    merged_.front().mass = 1;
+    choice.lowest = LowestByMinP(row, choice.largest);
+    choice.kind = Filter(records, row, choice, has_all, valid_ids);
   }
-  const Candidate& chosen = PickCandidate(absl::MakeSpan(merged_), row);
-  choice.token = chosen.id;
-  choice.raw = chosen.raw;
+  if (choice.kind == Choice::Kind::kToken) {
+    const Candidate& chosen =
+        row.temperature > 0 ? PickCandidate(absl::MakeSpan(merged_), row) : merged_.front();
+    choice.token = chosen.id;
+    choice.raw = chosen.raw;
+  }
   return choice;
 }
 

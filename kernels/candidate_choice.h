@@ -54,6 +54,8 @@ class CandidateChooser {
  private:
   // Fills merged_ with the likeliest candidates: all that are likelier than any not listed.
   void Merge(absl::Span<const CandidateRecord> records, int32_t asked);
+  Choice::Kind Filter(absl::Span<const CandidateRecord> records, const SamplingRow& row,
+                      const Choice& bounds, bool has_all, int64_t valid_ids);
   bool CutByTopP(absl::Span<const CandidateRecord> records, const SamplingRow& row, float largest,
                  bool has_all, int64_t valid_ids);
 

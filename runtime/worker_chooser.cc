@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <numeric>
 
 #include "kernels/probability_mass.h"
 
@@ -181,12 +180,25 @@ void WorkerChooser::ChooseByMass(const Chunk& chunk, Communicator& tp) {
   }
   const TensorView local(local_.view().data, DType::kI32,
                          {static_cast<int64_t>(by_mass_.size()), 2});
-  const size_t ranks = static_cast<size_t>(tp.size());
   device_->ops().LocalMasses(chunk.logits, mass_requests_, slice_, local);
   const absl::Span<const int32_t> masses = Gather(local, tp, &host_);
   if (!tp.status().ok()) {
     return;
   }
+  FindOwners(chunk, masses, static_cast<size_t>(tp.rank()));
+  device_->ops().LocalPick(chunk.logits, mass_requests_, slice_, local);
+  const absl::Span<const int32_t> picks = Gather(local, tp, &host_);
+  for (size_t i = 0; i < by_mass_.size(); ++i) {
+    const int32_t* pick = &picks[(i * parts_.size() + by_mass_[i].owner) * 2];
+    chunk.rows[by_mass_[i].row].token = pick[0];
+    token_logits_[by_mass_[i].row] = std::bit_cast<float>(pick[1]);
+  }
+}
+
+// The rank in whose columns the cumulative mass exceeds what the uniform number asks for.
+void WorkerChooser::FindOwners(const Chunk& chunk, absl::Span<const int32_t> masses,
+                               size_t own_rank) {
+  const size_t ranks = parts_.size();
   for (size_t i = 0; i < by_mass_.size(); ++i) {
     const auto mass_of = [&](size_t rank) { return Joined(&masses[(i * ranks + rank) * 2]); };
     uint64_t total = 0;
@@ -199,15 +211,7 @@ void WorkerChooser::ChooseByMass(const Chunk& chunk, Communicator& tp) {
       wanted -= mass_of(owner);
     }
     by_mass_[i].owner = owner;
-    const bool is_here = owner == static_cast<size_t>(tp.rank());
-    mass_requests_[i].wanted = is_here ? wanted : MassRequest::kOtherRank;
-  }
-  device_->ops().LocalPick(chunk.logits, mass_requests_, slice_, local);
-  const absl::Span<const int32_t> picks = Gather(local, tp, &host_);
-  for (size_t i = 0; i < by_mass_.size(); ++i) {
-    const int32_t* pick = &picks[(i * ranks + by_mass_[i].owner) * 2];
-    chunk.rows[by_mass_[i].row].token = pick[0];
-    token_logits_[by_mass_[i].row] = std::bit_cast<float>(pick[1]);
+    mass_requests_[i].wanted = owner == own_rank ? wanted : MassRequest::kOtherRank;
   }
 }
 

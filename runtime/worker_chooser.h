@@ -80,6 +80,7 @@ class WorkerChooser {
                                               int64_t offset);
   void Choose(const Chunk& chunk, absl::Span<const int32_t> words);
   void ChooseByMass(const Chunk& chunk, Communicator& tp);
+  void FindOwners(const Chunk& chunk, absl::Span<const int32_t> masses, size_t own_rank);
   void ChooseFromWholeRows(const Chunk& chunk, Qwen2& model, Communicator& tp);
   void SampleWholeRows(const Chunk& chunk, absl::Span<const Unchosen> rows, Qwen2& model,
                        Communicator& tp);
