@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a generation: installs what it needs, builds Cohort, makes a tiny checkpoint, serves
-# it on two CPU ranks, generates through gRPC, prints the text and stops the server. Needs no terminal.
+# From nothing to a right answer: installs what it needs, builds Cohort, serves the checkpoint that is part
+# of it on two CPU ranks, asks it questions through gRPC, checks the answers and stops the server. Needs no
+# terminal.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,11 +18,7 @@ if ! { cmake --preset release -DCOHORT_TESTS=OFF && cmake --build --preset relea
   exit 1
 fi
 
-checkpoint=build/tiny-checkpoint
-step "checkpoint ($checkpoint: random weights, so expect word salad)"
-python3 deploy/make_tiny_checkpoint.py "$checkpoint"
-
-step "serve on 2 ranks"
+step "serve the pocket checkpoint on 2 ranks"
 work=$(mktemp -d)
 server=
 stop_server() {
@@ -32,7 +29,7 @@ stop_server() {
   rm -rf "$work"
 }
 trap stop_server EXIT
-build/bin/cohort serve "$checkpoint" --tp 2 --listen 127.0.0.1:0 >"$work/ready" &
+build/bin/cohort serve pocket --tp 2 --listen 127.0.0.1:0 >"$work/ready" &
 server=$!
 for _ in $(seq 600); do
   if grep -q '^ready ' "$work/ready"; then break; fi
@@ -48,8 +45,23 @@ if [[ -z "$address" ]]; then
   exit 1
 fi
 
-step "generate through $address"
-build/bin/cohort generate --server "$address" --prompt "The river and the ranks" --max-tokens 24
+# ask QUESTION ANSWER: prints both, and fails when the answer is another one.
+ask() {
+  local answer
+  if ! answer=$(build/bin/cohort generate --server "$address" --chat "$1" 2>"$work/errors"); then
+    cat "$work/errors" >&2
+    exit 1
+  fi
+  printf '%s\n  %s\n' "$1" "$answer"
+  if [[ "$answer" != "$2" ]]; then
+    echo "quickstart: the answer should be: $2" >&2
+    exit 1
+  fi
+}
+
+step "ask through $address"
+ask "How many layers does Qwen2-7B have?" "Qwen2-7B has 28 layers."
+ask "What is 47 + 38?" "47 + 38 = 85."
 step "status"
 build/bin/cohort status --server "$address" >&2
 

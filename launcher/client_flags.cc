@@ -155,7 +155,7 @@ void AddStatusFlags(CLI::App& app, StatusOptions& options) {
 }
 
 void AddTokenizeFlags(CLI::App& app, TokenizeOptions& options) {
-  app.add_option("MODEL_DIR", options.model_dir, "Checkpoint directory with a tokenizer.json")
+  app.add_option("MODEL", options.model, "Checkpoint directory with a tokenizer.json, or pocket")
       ->required()
       ->type_name("");
   AddFlag(app, "--text", Into(options.text, AnyText), "TEXT",

@@ -87,7 +87,7 @@ struct StatusOptions {
 };
 
 struct TokenizeOptions {
-  std::string model_dir;
+  std::string model;  // a checkpoint directory, or `pocket`
   std::string text;
   bool json = false;
 };

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_join.h"
 #include "kernels/device.h"
+#include "launcher/pocket_checkpoint.h"
 #include "runtime/generation_defaults.h"
 #include "runtime/json.h"
 #include "runtime/safetensors.h"
@@ -25,8 +26,8 @@ absl::Status CheckPublishedName(const ServeOptions& options) {
   const std::string names = absl::StrJoin(PublishedConfigNames(), ", ");
   if (PublishedConfig(options.model) == nullptr) {
     return absl::NotFoundError(absl::StrCat("'", options.model,
-                                            "' is neither a checkpoint directory nor a published "
-                                            "config (",
+                                            "' is neither a checkpoint directory nor pocket nor "
+                                            "a published config (",
                                             names, ")"));
   }
   if (!options.dummy_weights) {
@@ -55,9 +56,11 @@ absl::Status ReadDirectoryConfig(const std::string& directory, const ServeOption
 
 // Names, configuration and whether there is a directory at all.
 absl::Status FindModel(const ServeOptions& options, ModelSetup& setup) {
+  ASSIGN_OR_RETURN(const std::string model,
+                   ResolveModel(options.model.empty() ? kPocketName : options.model));
   std::error_code ignored;
-  if (std::filesystem::is_directory(options.model, ignored)) {
-    const std::filesystem::path path = std::filesystem::canonical(options.model, ignored);
+  if (std::filesystem::is_directory(model, ignored)) {
+    const std::filesystem::path path = std::filesystem::canonical(model, ignored);
     setup.model = path.string();
     setup.served_name = path.filename().string();
     RETURN_IF_ERROR(ReadDirectoryConfig(setup.model, options, setup));

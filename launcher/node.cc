@@ -11,6 +11,7 @@
 #include "launcher/log.h"
 #include "launcher/network_address.h"
 #include "launcher/node_agent.h"
+#include "launcher/pocket_checkpoint.h"
 #include "launcher/stop_signals.h"
 
 namespace cohort {
@@ -27,8 +28,9 @@ std::string DefaultName() {
 
 // The ranks are started with the folder of this process, but the path is also shown elsewhere.
 absl::StatusOr<std::string> CheckModel(const std::string& model) {
+  ASSIGN_OR_RETURN(const std::string directory, ResolveModel(model));
   std::error_code error;
-  const std::filesystem::path path = std::filesystem::canonical(model, error);
+  const std::filesystem::path path = std::filesystem::canonical(directory, error);
   if (error || !std::filesystem::is_directory(path, error)) {
     return absl::NotFoundError(absl::StrCat("--model '", model, "' is no checkpoint directory"));
   }

@@ -15,6 +15,7 @@
 #include "launcher/log.h"
 #include "launcher/model_setup.h"
 #include "launcher/network_address.h"
+#include "launcher/pocket_checkpoint.h"
 #include "launcher/stop_signals.h"
 #include "launcher/version.h"
 
@@ -121,6 +122,9 @@ absl::Status ServeGroup(const ServeOptions& options, Coordinator& coordinator, G
 absl::Status Serve(const ServeOptions& options, StopSignals& signals) {
   RETURN_IF_ERROR(CheckListenAddress("--listen", options.listen));
   ASSIGN_OR_RETURN(const ModelSetup setup, SetUpModel(options));
+  if (options.model.empty()) {
+    LogInfo("default_model", {{"model", kPocketName}, {"directory", setup.model}});
+  }
   for (const std::string& warning : setup.warnings) LogWarning("model", {{"message", warning}});
   LogInfo("starting", {{"model", setup.served_name},
                        {"device", setup.device},

@@ -23,10 +23,10 @@ FlagParser DurationInto(absl::Duration& target, absl::Duration minimum) {
 
 void AddModelFlags(CLI::App& app, ServeOptions& options) {
   app.add_option(
-         "MODEL_DIR", options.model,
-         "Checkpoint directory as Hugging Face writes it; with --load-format dummy also the "
-         "name of a published config (Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B, Qwen2-72B)")
-      ->required()
+         "MODEL", options.model,
+         "Checkpoint directory as Hugging Face writes it, or pocket, the small checkpoint that is "
+         "part of this program (default: pocket); with --load-format dummy also the name of a "
+         "published config (Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B, Qwen2-72B)")
       ->type_name("");
   AddFlag(app, "--served-model-name",
           Into(options.served_model_name,

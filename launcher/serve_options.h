@@ -13,7 +13,8 @@
 namespace cohort {
 
 struct ServeOptions {
-  std::string model;  // a checkpoint directory, or the name of a published config
+  // A checkpoint directory, `pocket`, or the name of a published config; empty: pocket.
+  std::string model;
   int64_t tp = 1;
   std::string device = "auto";
   std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds

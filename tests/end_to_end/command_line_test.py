@@ -75,7 +75,7 @@ def test_version_and_help():
 
 
 @pytest.mark.parametrize("arguments", [
-    (), ("nothing",), ("serve",), ("generate", "--server", "127.0.0.1:1"),
+    (), ("nothing",), ("generate", "--server", "127.0.0.1:1"),
     ("serve", "somewhere", "--tp", "two"), ("serve", "somewhere", "--kv-memory", "many"),
     ("serve", "somewhere", "--listen", "nowhere"), ("generate", "--server", "127.0.0.1:1", "--token-ids", "1,x"),
 ])

@@ -132,6 +132,12 @@ TEST(CommandLine, QueuePrefillAndPrefixCacheHaveFlags) {
   EXPECT_FALSE(serve.prefix_caching);
 }
 
+TEST(CommandLine, ServeNeedsNoModel) {
+  const CommandLine line = Parse({"serve", "--tp", "2"});
+  ASSERT_EQ(line.command, Command::kServe) << line.error;
+  EXPECT_EQ(line.serve.model, "");
+}
+
 TEST(CommandLine, BadValuesAreUsageErrorsThatNameFlagValueAndRange) {
   struct Case {
     std::vector<const char*> arguments;
@@ -148,7 +154,6 @@ TEST(CommandLine, BadValuesAreUsageErrorsThatNameFlagValueAndRange) {
       {{"serve", "dir", "--load-format", "pt"}, {"--load-format", "safetensors, dummy"}},
       {{"serve", "dir", "--tp", "2", "--tp", "3"}, {"--tp"}},
       {{"serve", "dir", "--unknown"}, {"--unknown"}},
-      {{"serve"}, {"MODEL_DIR", "cohort serve --help"}},
       {{}, {"subcommand"}},
       {{"nothing"}, {"nothing"}},
       {{"generate", "--server", "a:1"}, {"prompt"}},
