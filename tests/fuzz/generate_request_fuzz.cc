@@ -1,7 +1,8 @@
 // A request from outside is refused or becomes one that the engine can take; what the client is
 // told of its parameters means the same when it is sent again. The input is an encoded
 // GenerateRequest.
-#include <algorithm>
+#include <google/protobuf/stubs/logging.h>
+
 #include <memory>
 
 #include "kernels/check.h"
@@ -12,6 +13,8 @@
 namespace {
 
 cohort::ServingContext MakeContext() {
+  // It would report every text that is not UTF-8.
+  google::protobuf::SetLogHandler(nullptr);
   static const std::unique_ptr<cohort::Tokenizer> tokenizer =
       cohort::MakeTokenizer(cohort::TinyTokenizerJson());
   cohort::ServingContext context;
