@@ -3,6 +3,7 @@
 
 // clang-format off
 #include "kernels/cpu/body_vectors.h"
+#include COHORT_BODY_PRODUCTS
 #include "kernels/cpu/body_matmul.h"
 #include "kernels/cpu/body_attention.h"
 #include "kernels/cpu/body_pointwise.h"

@@ -13,44 +13,6 @@ constexpr int64_t kStreamedTokens = 128;
 constexpr int64_t kPanelBytes = 512 << 10;
 constexpr int64_t kLineBytes = 64;
 
-// How kStep columns of a weight row and a row of x are multiplied.
-template <class T>
-struct Product {
-  using X = float;
-  using Operand = Floats;
-  static constexpr int kStep = kWidth;
-  COHORT_CPU_INLINE static Operand Weight(const T* from) { return Load(from); }
-  COHORT_CPU_INLINE static Operand Value(const X* from) { return Load(from); }
-  // The same columns in every lane: one of them here.
-  static constexpr int kColumnsPerLane = 1;
-  COHORT_CPU_INLINE static Operand Repeat(const X* from) { return Broadcast(*from); }
-  COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) { sum += a * b; }
-};
-
-#if COHORT_BODY_BF16_PAIRS
-// Pairs of columns are multiplied at once and added in fp32; the instruction takes subnormal
-// numbers for zeros.
-template <>
-struct Product<BFloat16> {
-  using X = BFloat16;
-  using Operand = __m512bh;
-  static constexpr int kStep = 2 * kWidth;
-  COHORT_CPU_INLINE static Operand Weight(const BFloat16* from) {
-    return reinterpret_cast<Operand>(_mm512_loadu_si512(from));
-  }
-  COHORT_CPU_INLINE static Operand Value(const BFloat16* from) { return Weight(from); }
-  static constexpr int kColumnsPerLane = 2;
-  COHORT_CPU_INLINE static Operand Repeat(const BFloat16* from) {
-    int32_t pair;
-    std::memcpy(&pair, from, sizeof(pair));
-    return reinterpret_cast<Operand>(_mm512_set1_epi32(pair));
-  }
-  COHORT_CPU_INLINE static void Add(Floats& sum, Operand a, Operand b) {
-    sum = reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), a, b));
-  }
-};
-#endif
-
 // One step of columns: sums[c * kRows + r] += weight row r * row c of x.
 template <class T, int kRows, int kColumns>
 COHORT_CPU_INLINE void AddProducts(const T* weight, int64_t weight_stride,

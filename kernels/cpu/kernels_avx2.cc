@@ -7,7 +7,7 @@
 #define COHORT_BODY_NAMESPACE avx2
 #define COHORT_BODY_WIDTH 8
 #define COHORT_BODY_FEATURES 2
-#define COHORT_BODY_BF16_PAIRS 0
+#define COHORT_BODY_PRODUCTS "kernels/cpu/body_products.h"
 
 namespace cohort::avx2 {
 #include "kernels/cpu/body.h"

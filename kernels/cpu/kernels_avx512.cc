@@ -7,7 +7,7 @@
 #define COHORT_BODY_NAMESPACE avx512
 #define COHORT_BODY_WIDTH 16
 #define COHORT_BODY_FEATURES 4
-#define COHORT_BODY_BF16_PAIRS 0
+#define COHORT_BODY_PRODUCTS "kernels/cpu/body_products.h"
 
 namespace cohort::avx512 {
 #include "kernels/cpu/body.h"

@@ -4,7 +4,7 @@
 #define COHORT_BODY_NAMESPACE portable
 #define COHORT_BODY_WIDTH 4
 #define COHORT_BODY_FEATURES 2
-#define COHORT_BODY_BF16_PAIRS 0
+#define COHORT_BODY_PRODUCTS "kernels/cpu/body_products.h"
 
 namespace cohort::portable {
 #include "kernels/cpu/body.h"
