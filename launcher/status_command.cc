@@ -40,6 +40,17 @@ void PrintAgent(const v1::AgentInfo& agent) {
   }
 }
 
+void PrintRank(const v1::RankInfo& rank) {
+  if (rank.agent().empty()) {
+    absl::PrintF("rank %-5d %s, awaits a node, %d restarts\n", rank.rank(), rank.state(),
+                 rank.restarts());
+    return;
+  }
+  absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
+               rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
+               100 * rank.load_progress(), rank.weight_bytes(), rank.restarts());
+}
+
 void PrintTable(const v1::Load& load) {
   absl::PrintF("state      %s\n", load.state());
   absl::PrintF("epoch      %d\n", load.epoch());
@@ -56,11 +67,7 @@ void PrintTable(const v1::Load& load) {
                load.generated_tokens());
   if (load.state() != "serving") absl::PrintF("awaited    %s\n", load.awaited());
   for (const v1::AgentInfo& agent : load.agents()) PrintAgent(agent);
-  for (const v1::RankInfo& rank : load.ranks()) {
-    absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
-                 rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
-                 100 * rank.load_progress(), rank.weight_bytes(), rank.restarts());
-  }
+  for (const v1::RankInfo& rank : load.ranks()) PrintRank(rank);
 }
 
 }  // namespace
