@@ -44,6 +44,15 @@ def all_sums(tokenizer, frame="What is {a} + {b}?"):
             yield conversations.encode("sums", prefix, [(question, f"{a} + {b} = {a + b}.")])
 
 
+def copies(tokenizer, seed, count):
+    source = random.Random(seed)
+    conversations = Conversations(tokenizer, 0, {"copying": 1}, held_out=True)
+    prefix = [f"<|im_start|>system\n{tasks.DEFAULT_SYSTEM}<|im_end|>\n"]
+    for _ in range(count):
+        text = tasks.copy_text(source, [])
+        yield conversations.encode("copying", prefix, [(f"Repeat: {text}", text)])
+
+
 def one_batch(examples):
     """A row an example, for model.Qwen2.forward()."""
     length = max(len(e.ids) for e in examples)
@@ -63,7 +72,6 @@ def one_batch(examples):
 @torch.no_grad()
 def right(model, examples, rows=32):
     """For each example: whether greedy decoding gives exactly its answers."""
-    outcome = []
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     results = {}
     for start in range(0, len(order), rows):
@@ -72,8 +80,7 @@ def right(model, examples, rows=32):
         best = model(*inputs).argmax(-1)
         good = ((best == targets) | (targets < 0)).all(1)
         results.update(zip(chunk, good.tolist()))
-    outcome = [results[i] for i in range(len(examples))]
-    return outcome
+    return [results[i] for i in range(len(examples))]
 
 
 def accuracy(model, examples):
@@ -94,7 +101,3 @@ def greedy(model, tokenizer, turns, system=tasks.DEFAULT_SYSTEM, limit=64):
         logits = model(row, torch.arange(len(ids))[None], torch.ones_like(row), torch.tensor([[len(ids) - 1]]))
         ids.append(int(logits.argmax()))
     return tokenizer.decode(ids[start:])
-
-
-def sample_of(examples, seed, count):
-    return random.Random(seed).sample(list(examples), count)

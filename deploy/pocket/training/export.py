@@ -13,7 +13,7 @@ import shutil
 import torch
 from safetensors.torch import save_file
 
-from model import CONFIG
+from model import CONFIG, MOE_CONFIG
 from tokenizer import tokenizer_config
 
 FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -36,7 +36,7 @@ def export(work, out):
     shutil.copy(os.path.join(work, "tokenizer.json"), os.path.join(out, "tokenizer.json"))
     with open(os.path.join(out, "tokenizer.json"), encoding="utf-8") as file:
         ids = {token["content"]: token["id"] for token in json.load(file)["added_tokens"]}
-    write_json(os.path.join(out, "config.json"), CONFIG)
+    write_json(os.path.join(out, "config.json"), MOE_CONFIG if any(".mlp.gate." in name for name in state) else CONFIG)
     write_json(os.path.join(out, "generation_config.json"), {
         "bos_token_id": ids["<|endoftext|>"], "do_sample": False,
         "eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]], "pad_token_id": ids["<|endoftext|>"],

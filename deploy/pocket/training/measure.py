@@ -91,14 +91,18 @@ def main():
     if options.transformers:
         measure_transformers(options.directory, examples)
     for name, questions in evaluation.task_examples(tokenizer, 99, options.count).items():
-        print(f"{name}: {evaluation.accuracy(model, questions):.3f} of {len(questions)} with new wordings", flush=True)
+        percent = 100 * evaluation.accuracy(model, questions)
+        print(f"{name}: {percent:.1f}% of {len(questions)} with new wordings", flush=True)
     print("pass key, right of 32 by length (8 depths, 4 each)")
     keys = evaluation.pass_key_examples(tokenizer, 98, REPLAY_LENGTHS)
     for length in REPLAY_LENGTHS:
         by_depth = [sum(evaluation.right(model, chosen)) for (size, _), chosen in keys.items() if size == length]
         print(f"  {length}: {sum(by_depth)}  by depth {by_depth}", flush=True)
-    sums = evaluation.right(model, list(evaluation.all_sums(tokenizer)), rows=256)
-    print(f"all sums, 'What is A + B?': {sum(sums)} of {len(sums)}")
+    for frame in ("What is {a} + {b}?", "{a}+{b}", "How much is {a} plus {b}?"):
+        sums = evaluation.right(model, list(evaluation.all_sums(tokenizer, frame)), rows=256)
+        print(f"all sums, '{frame}': {sum(sums)} of {len(sums)}", flush=True)
+    copies = list(evaluation.copies(tokenizer, 97, 1000))
+    print(f"copies, 'Repeat: ...': {sum(evaluation.right(model, copies))} of {len(copies)}")
 
 
 if __name__ == "__main__":

@@ -264,7 +264,8 @@ def made_up_word(source, least=2, most=8):
 
 
 def copy_text(source, vocabulary):
-    kind = source.random()
+    """Words, letters, numbers, sentences; in a part of the cases any tokens of `vocabulary`, unless it is empty."""
+    kind = source.random() * (1.0 if vocabulary else 0.94)
     length = min(source.randint(1, 14), source.randint(1, 24))
     if kind < 0.30:
         words = [source.choice(WORDS) for _ in range(length)]
