@@ -48,9 +48,11 @@ class Terminal:
     def type(self, text):
         os.write(self.fd, text.encode())
 
-    def wait(self, seconds=30):
-        """The exit code, once the program has ended by itself."""
+    def wait(self, seconds=30, keys=""):
+        """The exit code, once the program has ended by itself. `keys` are pressed until then: a terminal that is just
+        being switched to single characters loses an end of input."""
         def ended():
+            self.type(keys)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             return (status,) if pid else None
         (status,) = wait_until(ended, seconds, "the program ends")
@@ -67,6 +69,12 @@ class Terminal:
         os.close(self.fd)
 
 
+def answer_in(text):
+    """The line before the figures. What was typed may stand twice above it: a terminal echoes what comes before the
+    program reads it character by character."""
+    return text.split("\x1b[2m")[0].rstrip("\n").splitlines()[-1]
+
+
 def test_a_conversation_in_a_terminal(server):
     with Terminal(server, "--max-tokens", "6") as terminal:
         assert "/help" in terminal.read_until(">>> ")
@@ -76,7 +84,7 @@ def test_a_conversation_in_a_terminal(server):
         assert "cut at --max-tokens 6" in answer and "\x1b[2m" in answer
         terminal.type("/retry\n")
         again = terminal.read_until(">>> ")
-        assert again.splitlines()[1] == answer.splitlines()[1], "greedy answers repeat themselves"
+        assert answer_in(again) == answer_in(answer), "greedy answers repeat themselves"
         terminal.type("two \\\n")
         terminal.read_until(r"\.\.\. ")
         terminal.type("lines\n")
@@ -90,8 +98,7 @@ def test_a_conversation_in_a_terminal(server):
         assert "/nothing is not an instruction" in terminal.read_until(">>> ")
         terminal.type("/help\n")
         assert "/system TEXT" in terminal.read_until(">>> ")
-        terminal.type("\x04")  # Ctrl-D
-        assert terminal.wait() == 0
+        assert terminal.wait(keys="\x04") == 0  # Ctrl-D
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +117,7 @@ def test_ctrl_c_stops_an_answer_and_then_the_program(endless):
     with Terminal(endless, "--temperature", "5") as terminal:
         terminal.read_until(">>> ")
         terminal.type("Hello\n")
-        terminal.read_until("Hello\n.")
+        terminal.read_until(r"Hello\n(?:Hello\n)?+(?!(?:H|He|Hel|Hell|Hello)\Z).")  # the answer's first character
         terminal.type("\x03")
         assert "[stopped]" in terminal.read_until(">>> ")
         endless.wait_until_idle()
