@@ -15,8 +15,12 @@ import math
 import pathlib
 import shutil
 import struct
+import sys
 
 import numpy
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from make_tiny_checkpoint import model_tensors  # noqa: E402  (the tests' checkpoint has the same tensors)
 
 QWEN2_HALF_BILLION = {
     "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
@@ -33,27 +37,6 @@ GGUF_LAYER_NAMES = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }
 GGUF_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-
-
-def model_tensors(config):
-    """Name and shape of every tensor, [out, in] for matrices."""
-    hidden, columns = config["hidden_size"], config["intermediate_size"]
-    kv_columns = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-    yield "model.embed_tokens.weight", [config["vocab_size"], hidden]
-    for layer in range(config["num_hidden_layers"]):
-        name = f"model.layers.{layer}."
-        yield name + "input_layernorm.weight", [hidden]
-        for projection, rows in (("q", hidden), ("k", kv_columns), ("v", kv_columns)):
-            yield name + f"self_attn.{projection}_proj.weight", [rows, hidden]
-            yield name + f"self_attn.{projection}_proj.bias", [rows]
-        yield name + "self_attn.o_proj.weight", [hidden, hidden]
-        yield name + "post_attention_layernorm.weight", [hidden]
-        yield name + "mlp.gate_proj.weight", [columns, hidden]
-        yield name + "mlp.up_proj.weight", [columns, hidden]
-        yield name + "mlp.down_proj.weight", [hidden, columns]
-    yield "model.norm.weight", [hidden]
-    if not config["tie_word_embeddings"]:
-        yield "lm_head.weight", [config["vocab_size"], hidden]
 
 
 def to_bf16(values):

@@ -120,7 +120,7 @@ class Server:
 
 
 def make_checkpoint(directory, *flags):
-    subprocess.run([sys.executable, str(ROOT / "deploy/make_tiny_checkpoint.py"), str(directory), *flags],
+    subprocess.run([sys.executable, str(ROOT / "tests/make_tiny_checkpoint.py"), str(directory), *flags],
                    check=True)
     return directory
 
