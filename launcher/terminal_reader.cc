@@ -13,6 +13,7 @@ namespace cohort {
 namespace {
 
 constexpr int kHistoryLines = 1000;
+constexpr char kEndOfInput = 4;
 
 class TerminalReader final : public LineReader {
  public:
@@ -64,6 +65,7 @@ class TerminalReader final : public LineReader {
       char byte = 0;
       const ssize_t count = read(STDIN_FILENO, &byte, 1);
       if (count <= 0) return static_cast<int>(count);
+      if (byte == 0) byte = kEndOfInput;  // Ctrl-D, typed while the terminal still read whole lines
       const size_t length = std::mbrtowc(character, &byte, 1, &state);
       if (length == static_cast<size_t>(-2)) continue;  // more bytes belong to it
       if (length == static_cast<size_t>(-1)) *character = L'\uFFFD';

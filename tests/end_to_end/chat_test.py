@@ -48,11 +48,9 @@ class Terminal:
     def type(self, text):
         os.write(self.fd, text.encode())
 
-    def wait(self, seconds=30, keys=""):
-        """The exit code, once the program has ended by itself. `keys` are pressed until then: a terminal that is just
-        being switched to single characters loses an end of input."""
+    def wait(self, seconds=30):
+        """The exit code, once the program has ended by itself."""
         def ended():
-            self.type(keys)
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             return (status,) if pid else None
         (status,) = wait_until(ended, seconds, "the program ends")
@@ -98,7 +96,14 @@ def test_a_conversation_in_a_terminal(server):
         assert "/nothing is not an instruction" in terminal.read_until(">>> ")
         terminal.type("/help\n")
         assert "/system TEXT" in terminal.read_until(">>> ")
-        assert terminal.wait(keys="\x04") == 0  # Ctrl-D
+        terminal.type("\x04")  # Ctrl-D
+        assert terminal.wait() == 0
+
+
+def test_ctrl_d_before_the_prompt_ends_the_program(server):
+    with Terminal(server) as terminal:
+        terminal.type("\x04")  # the terminal still reads whole lines, where this is not a character
+        assert terminal.wait() == 0
 
 
 @pytest.fixture(scope="module")
