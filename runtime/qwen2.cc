@@ -11,7 +11,7 @@ namespace cohort {
 struct Qwen2::StepContext {
   Ops& ops;
   Communicator& tp;
-  const BatchView& batch;
+  BatchView batch;
   RopeTable rope;
   absl::Span<const int32_t> kv_head_of_query;
   float eps;
@@ -20,20 +20,23 @@ struct Qwen2::StepContext {
   TensorView normed;     // [tokens, hidden]
   TensorView partial;    // [tokens, hidden] fp32
   TensorView qkv;        // [tokens, (query_heads + 2 kv_heads) * head_dim]
+  TensorView queries;    // [tokens, query_heads * head_dim]
   TensorView attended;   // [tokens, query_heads * head_dim]
   TensorView gate_up;    // [tokens, 2 ffn_columns]
   TensorView activated;  // [tokens, ffn_columns]
 
-  TensorView queries() const { return qkv.Columns(0, attended.columns()); }
   int64_t query_heads() const { return static_cast<int64_t>(kv_head_of_query.size()); }
 };
 
-// `c.normed` holds the normed input and receives the next layer's.
-void Qwen2::ForwardLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
-                         const StepContext& c) const {
+// A layer. `c.normed` holds the normed input and receives the next layer's.
+void Qwen2::ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepContext& c) {
   c.ops.ProjectQkv(c.normed, {layer.qkv.view()}, &layer.qkv_bias.view(), c.qkv, c.query_heads(),
                    c.rope, c.batch, kv);
-  c.ops.PagedAttention(c.queries(), c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
+}
+
+void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
+                        const StepContext& c) {
+  c.ops.PagedAttention(c.queries, c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
@@ -42,38 +45,69 @@ void Qwen2::ForwardLayer(const LayerWeights& layer, TensorView next_norm, const 
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, next_norm, c.eps, c.normed);
 }
 
-void Qwen2::Forward(TensorView ids, const BatchView& batch, const KvCache& kv, Communicator& tp) {
-  const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, batch.tokens); };
-  const StepContext c{.ops = ops_,
-                      .tp = tp,
-                      .batch = batch,
-                      .rope = rope_.table(),
-                      .kv_head_of_query = plan_.kv_head_of_query(),
-                      .eps = rms_norm_eps_,
-                      .scale = attention_scale_,
-                      .residual = rows(workspace_.residual),
-                      .normed = rows(workspace_.normed),
-                      .partial = rows(workspace_.partial),
-                      .qkv = rows(workspace_.qkv),
-                      .attended = rows(workspace_.attended),
-                      .gate_up = rows(workspace_.gate_up),
-                      .activated = rows(workspace_.activated)};
+Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp) const {
+  const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, step.batch.tokens); };
+  const TensorView attended = rows(workspace_.attended);
+  return {.ops = ops_,
+          .tp = tp,
+          .batch = step.batch,
+          .rope = rope_.table(),
+          .kv_head_of_query = plan_.kv_head_of_query(),
+          .eps = rms_norm_eps_,
+          .scale = attention_scale_,
+          .residual = rows(workspace_.residual),
+          .normed = rows(workspace_.normed),
+          .partial = rows(workspace_.partial),
+          .qkv = rows(workspace_.qkv),
+          .queries = rows(workspace_.qkv).Columns(0, attended.columns()),
+          .attended = attended,
+          .gate_up = rows(workspace_.gate_up),
+          .activated = rows(workspace_.activated)};
+}
+
+// `c` with the wanted rows alone, after the projections, when nothing needs `c.normed` and the keys
+// and values are stored: buffers whose contents are spent receive the rows of others.
+Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
+  if (step.all_wanted()) {
+    return c;
+  }
+  const auto rows = [&](TensorView view) { return view.Rows(0, step.wanted_batch.tokens); };
+  StepContext narrow = c;
+  narrow.batch = step.wanted_batch;
+  narrow.residual = rows(c.normed);
+  narrow.normed = rows(c.residual);
+  narrow.partial = rows(c.partial);
+  narrow.queries = rows(c.attended);
+  narrow.attended = rows(c.queries);
+  narrow.gate_up = rows(c.gate_up);
+  narrow.activated = rows(c.activated);
+  c.ops.GatherRows(c.residual, step.wanted, narrow.residual);
+  c.ops.GatherRows(c.queries, step.wanted, narrow.queries);
+  return narrow;
+}
+
+void Qwen2::Forward(const StepRows& rows, const KvCache& kv, Communicator& tp) {
+  const StepContext c = Begin(rows, tp);
   // One rank has the row and the others zeros: the sum is exact.
-  c.ops.Embed(ids, weights_.embedding.view(), plan_.vocabulary().begin, c.residual);
+  c.ops.Embed(rows.ids, weights_.embedding.view(), plan_.vocabulary().begin, c.residual);
   c.tp.AllReduceSum(c.residual);
   c.ops.RmsNorm(c.residual, weights_.layers.front().attention_norm.view(), c.eps, c.normed);
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    const bool is_last = i + 1 == weights_.layers.size();
-    const Tensor& next_norm = is_last ? weights_.final_norm : weights_.layers[i + 1].attention_norm;
-    ForwardLayer(weights_.layers[i], next_norm.view(), kv.layer(i), c);
+  const size_t last = weights_.layers.size() - 1;
+  for (size_t i = 0; i < last; ++i) {
+    ProjectQkv(weights_.layers[i], kv.layer(i), c);
+    FinishLayer(weights_.layers[i], weights_.layers[i + 1].attention_norm.view(), kv.layer(i), c);
   }
+  ProjectQkv(weights_.layers[last], kv.layer(last), c);
+  const StepContext wanted = Narrow(c, rows);
+  FinishLayer(weights_.layers[last], weights_.final_norm.view(), kv.layer(last), wanted);
+  output_ = wanted.normed;
 }
 
 TensorView Qwen2::LocalLogits(TensorView rows) {
   CHECK_LE(rows.rows(), kMaxLogitRows);
   const TensorView input = workspace_.head_input.view().Rows(0, rows.rows());
   const TensorView local = workspace_.local_logits.view().Rows(0, rows.rows());
-  ops_.GatherRows(workspace_.normed.view(), rows, input);
+  ops_.GatherRows(output_, rows, input);
   ops_.MatMul(input, {weights_.head()}, nullptr, local);
   return local;
 }

@@ -14,6 +14,7 @@
 #include "runtime/kv_cache.h"
 #include "runtime/model_config.h"
 #include "runtime/rope.h"
+#include "runtime/step_rows.h"
 #include "runtime/weight_loader.h"
 
 namespace cohort {
@@ -41,11 +42,12 @@ class Qwen2 {
                                 const Qwen2Options& options);
 
   // One step: the keys and values of all rows go to `kv`, the normed output of the last layer is
-  // kept for LocalLogits(). ids [tokens] int32.
-  void Forward(TensorView ids, const BatchView& batch, const KvCache& kv, Communicator& tp);
+  // kept for LocalLogits(), of the wanted rows alone: the last layer computes no others.
+  void Forward(const StepRows& rows, const KvCache& kv, Communicator& tp);
 
-  // This rank's columns of the logits of some rows of the last Forward(): rows [n] int32 in device
-  // memory, n <= kMaxLogitRows. [n, own vocabulary] fp32, valid until the next call.
+  // This rank's columns of the logits of some wanted rows of the last Forward(): their indices
+  // among the wanted, rows [n] int32 in device memory, n <= kMaxLogitRows. [n, own vocabulary]
+  // fp32, valid until the next call.
   TensorView LocalLogits(TensorView rows);
 
   // Whole rows from every rank's columns of them: local [n, own vocabulary] fp32, n <=
@@ -58,8 +60,11 @@ class Qwen2 {
   struct StepContext;
 
   Qwen2(const ModelConfig& config, const ShardPlan& plan, ModelWeights weights, Device& device);
-  void ForwardLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
-                    const StepContext& c) const;
+  static void ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepContext& c);
+  static void FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
+                          const StepContext& c);
+  StepContext Begin(const StepRows& rows, Communicator& tp) const;
+  static StepContext Narrow(const StepContext& c, const StepRows& rows);
 
   // Sized for max_batch_tokens rows; local sizes.
   struct Workspace {
@@ -82,6 +87,7 @@ class Qwen2 {
   Ops& ops_;
   RopeTensors rope_;
   Workspace workspace_;
+  TensorView output_;  // [wanted rows, hidden]: the last Forward()'s, in the workspace
 };
 
 }  // namespace cohort

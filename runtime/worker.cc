@@ -258,7 +258,6 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
   parts_.batch.AddSequence(static_cast<int64_t>(rows.first_position), slots_.blocks(rows.slot));
   for (size_t i = 0; i < rows.tokens.size(); ++i) {
     LogitRow wanted;
-    wanted.row = static_cast<int32_t>(first_row + i);
     wanted.target = rows.score_targets.empty() ? -1 : std::max(rows.score_targets[i], -1);
     wanted.score_top = wanted.target < 0 ? 0 : static_cast<int32_t>(rows.score_top);
     wanted.sample = rows.sample && i + 1 == rows.tokens.size();
@@ -269,6 +268,7 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
       wanted.view = slots_.View(rows.slot);
     }
     if (wanted.sample || wanted.target >= 0) {
+      wanted.row = parts_.batch.Want(first_row + i);
       parts_.chooser.rows().push_back(std::move(wanted));
     }
   }
@@ -277,8 +277,7 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
 
 absl::Status Worker::State::Compute() {
   if (parts_.batch.tokens() > 0) {
-    const BatchView batch = parts_.batch.Upload();
-    parts_.model->Forward(parts_.batch.device_ids(), batch, parts_.kv, *tensor_group_);
+    parts_.model->Forward(parts_.batch.Upload(), parts_.kv, *tensor_group_);
     parts_.chooser.Run(*parts_.model, *tensor_group_);
   }
   const absl::Status device_status = parts_.device->Synchronize();

@@ -4,17 +4,25 @@
 
 namespace cohort {
 
+absl::Status WorkerBatch::Allocate(int64_t max_tokens, Device& device, Rows& rows) {
+  rows.positions.reserve(static_cast<size_t>(max_tokens));
+  rows.sequences.reserve(static_cast<size_t>(max_tokens));
+  ASSIGN_OR_RETURN(rows.positions_tensor, device.Allocate({max_tokens}, DType::kI32));
+  ASSIGN_OR_RETURN(rows.sequences_tensor, device.Allocate({max_tokens}, DType::kI32));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_sequences,
                                                 int64_t blocks_per_sequence, Device& device) {
   WorkerBatch batch;
   batch.device_ = &device;
   batch.ids_.reserve(static_cast<size_t>(max_tokens));
-  batch.positions_.reserve(static_cast<size_t>(max_tokens));
-  batch.sequence_of_token_.reserve(static_cast<size_t>(max_tokens));
+  batch.wanted_.reserve(static_cast<size_t>(max_tokens));
   batch.block_tables_.reserve(static_cast<size_t>(max_sequences));
+  RETURN_IF_ERROR(Allocate(max_tokens, device, batch.all_));
+  RETURN_IF_ERROR(Allocate(max_tokens, device, batch.wanted_rows_));
   ASSIGN_OR_RETURN(batch.ids_tensor_, device.Allocate({max_tokens}, DType::kI32));
-  ASSIGN_OR_RETURN(batch.positions_tensor_, device.Allocate({max_tokens}, DType::kI32));
-  ASSIGN_OR_RETURN(batch.sequences_tensor_, device.Allocate({max_tokens}, DType::kI32));
+  ASSIGN_OR_RETURN(batch.wanted_tensor_, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(batch.tables_tensor_,
                    device.Allocate({max_sequences * blocks_per_sequence}, DType::kI32));
   return batch;
@@ -22,21 +30,33 @@ absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_
 
 void WorkerBatch::Clear() {
   ids_.clear();
-  positions_.clear();
-  sequence_of_token_.clear();
+  wanted_.clear();
+  for (Rows* rows : {&all_, &wanted_rows_}) {
+    rows->positions.clear();
+    rows->sequences.clear();
+  }
   block_tables_.clear();
 }
 
 void WorkerBatch::AddSequence(int64_t first_position, const std::vector<int32_t>& blocks) {
   const int32_t sequence = static_cast<int32_t>(block_tables_.size());
-  for (int64_t position = first_position; positions_.size() < ids_.size(); ++position) {
-    positions_.push_back(static_cast<int32_t>(position));
-    sequence_of_token_.push_back(sequence);
+  for (int64_t position = first_position; all_.positions.size() < ids_.size(); ++position) {
+    all_.positions.push_back(static_cast<int32_t>(position));
+    all_.sequences.push_back(sequence);
   }
   block_tables_.push_back(&blocks);
 }
 
-BatchView WorkerBatch::Upload() {
+int32_t WorkerBatch::Want(size_t row) {
+  CHECK_LT(row, all_.positions.size());
+  CHECK(wanted_.empty() || wanted_.back() < static_cast<int32_t>(row)) << "row " << row;
+  wanted_.push_back(static_cast<int32_t>(row));
+  wanted_rows_.positions.push_back(all_.positions[row]);
+  wanted_rows_.sequences.push_back(all_.sequences[row]);
+  return static_cast<int32_t>(wanted_.size() - 1);
+}
+
+TensorView WorkerBatch::UploadTables() {
   size_t width = 1;
   for (const std::vector<int32_t>* table : block_tables_) {
     width = std::max(width, table->size());
@@ -46,18 +66,34 @@ BatchView WorkerBatch::Upload() {
     std::copy(block_tables_[i]->begin(), block_tables_[i]->end(),
               padded_tables_.begin() + static_cast<std::ptrdiff_t>(i * width));
   }
+  const TensorView tables(tables_tensor_.view().data, DType::kI32,
+                          {sequences(), static_cast<int64_t>(width)});
+  device_->CopyFromHost(padded_tables_.data(), tables);
+  return tables;
+}
+
+BatchView WorkerBatch::Upload(const Rows& rows, TensorView block_table) {
   BatchView view;
-  view.tokens = tokens();
-  view.sequences = sequences();
-  view.positions = positions_tensor_.view().Rows(0, view.tokens);
-  view.sequence_of_token = sequences_tensor_.view().Rows(0, view.tokens);
-  view.block_table = TensorView(tables_tensor_.view().data, DType::kI32,
-                                {view.sequences, static_cast<int64_t>(width)});
-  device_->CopyFromHost(ids_.data(), device_ids());
-  device_->CopyFromHost(positions_.data(), view.positions);
-  device_->CopyFromHost(sequence_of_token_.data(), view.sequence_of_token);
-  device_->CopyFromHost(padded_tables_.data(), view.block_table);
+  view.tokens = static_cast<int64_t>(rows.positions.size());
+  view.sequences = block_table.rows();
+  view.positions = rows.positions_tensor.view().Rows(0, view.tokens);
+  view.sequence_of_token = rows.sequences_tensor.view().Rows(0, view.tokens);
+  view.block_table = block_table;
+  device_->CopyFromHost(rows.positions.data(), view.positions);
+  device_->CopyFromHost(rows.sequences.data(), view.sequence_of_token);
   return view;
+}
+
+StepRows WorkerBatch::Upload() {
+  const TensorView tables = UploadTables();
+  StepRows rows;
+  rows.ids = ids_tensor_.view().Rows(0, tokens());
+  device_->CopyFromHost(ids_.data(), rows.ids);
+  rows.wanted = wanted_tensor_.view().Rows(0, static_cast<int64_t>(wanted_.size()));
+  device_->CopyFromHost(wanted_.data(), rows.wanted);
+  rows.batch = Upload(all_, tables);
+  rows.wanted_batch = Upload(wanted_rows_, tables);
+  return rows;
 }
 
 }  // namespace cohort

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/device.h"
-#include "kernels/ops.h"
+#include "runtime/step_rows.h"
 
 namespace cohort {
 
@@ -17,7 +17,7 @@ class WorkerBatch {
                                             int64_t blocks_per_sequence, Device& device);
 
   void Clear();
-  int64_t tokens() const { return static_cast<int64_t>(positions_.size()); }
+  int64_t tokens() const { return static_cast<int64_t>(all_.positions.size()); }
   int64_t sequences() const { return static_cast<int64_t>(block_tables_.size()); }
 
   // The ids of the rows, in order; the caller appends those of a sequence before AddSequence().
@@ -26,20 +26,31 @@ class WorkerBatch {
   // is until Upload().
   void AddSequence(int64_t first_position, const std::vector<int32_t>& blocks);
 
+  // Wants the logits of a row that AddSequence() has added, later than those wanted before. Its
+  // index among the wanted.
+  int32_t Want(size_t row);
+
   // Copies everything to the device; valid until the next Clear().
-  BatchView Upload();
-  TensorView device_ids() const { return ids_tensor_.view().Rows(0, tokens()); }
+  StepRows Upload();
 
  private:
   WorkerBatch() = default;
 
   Device* device_ = nullptr;
-  std::vector<int32_t> ids_;                                 // [tokens]
-  std::vector<int32_t> positions_;                           // [tokens]
-  std::vector<int32_t> sequence_of_token_;                   // [tokens]
-  std::vector<const std::vector<int32_t>*> block_tables_;    // [sequences]
-  std::vector<int32_t> padded_tables_;                       // [sequences, longest table]
-  Tensor ids_tensor_, positions_tensor_, sequences_tensor_;  // [max tokens] int32
+  struct Rows {
+    std::vector<int32_t> positions, sequences;  // [rows]
+    Tensor positions_tensor, sequences_tensor;  // [max tokens] int32
+  };
+  static absl::Status Allocate(int64_t max_tokens, Device& device, Rows& rows);
+  BatchView Upload(const Rows& rows, TensorView block_table);
+  TensorView UploadTables();
+
+  std::vector<int32_t> ids_;     // [tokens]
+  std::vector<int32_t> wanted_;  // [wanted rows]
+  Rows all_, wanted_rows_;
+  std::vector<const std::vector<int32_t>*> block_tables_;  // [sequences]
+  std::vector<int32_t> padded_tables_;                     // [sequences, longest table]
+  Tensor ids_tensor_, wanted_tensor_;                      // [max tokens] int32
   Tensor tables_tensor_;  // [max sequences * blocks per sequence] int32
 };
 

@@ -22,7 +22,7 @@ namespace cohort {
 
 // A row of the step whose logits are wanted, and the answers.
 struct LogitRow {
-  int32_t row = 0;        // in the step
+  int32_t row = 0;        // among the step's wanted rows
   int32_t target = -1;    // id whose log-probability is wanted; -1: none
   int32_t score_top = 0;  // most probable ids wanted beside it
   bool sample = false;    // the rest when `sample`
