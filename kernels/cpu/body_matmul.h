@@ -4,12 +4,17 @@
 //
 // No include guard: compiled once per instruction set, in its namespace.
 
-constexpr int kFeatures = COHORT_BODY_FEATURES;  // of a tile
-constexpr int kTokens = 4;                       // of a tile
+constexpr int kTokens = 4;  // of a tile
+// Features of a tile. More of them read fewer bytes per product, which counts where operands come
+// from the second-level cache; the fewer sums of a narrow tile are reduced faster, which counts
+// where rows are short.
+constexpr int kWideFeatures = COHORT_BODY_WIDE_FEATURES;
+constexpr int kNarrowFeatures = COHORT_BODY_NARROW_FEATURES;
+constexpr int64_t kShortRowBytes = 4096;
 
-// Up to this many tokens the weights pass by once, and the tokens stay in the second-level cache;
-// beyond it a panel of weights stays there while all tokens pass by.
-constexpr int64_t kStreamedTokens = 128;
+// Up to this many bytes of tokens the weights pass by once, and the tokens stay in the second-level
+// cache; beyond it a panel of weights stays there while all tokens pass by.
+constexpr int64_t kStreamedBytes = 640 << 10;
 constexpr int64_t kPanelBytes = 512 << 10;
 constexpr int64_t kLineBytes = 64;
 
@@ -132,14 +137,21 @@ void StreamFeatures(const MatMulOperands& m, int64_t feature) {
 }
 
 template <class T, class Out, int kRows, int kFetchedLines>
-void StreamAll(const MatMulOperands& m, int64_t begin, int64_t end) {
+int64_t StreamTiles(const MatMulOperands& m, int64_t begin, int64_t end) {
   int64_t feature = begin;
   for (; feature + kRows <= end; feature += kRows) {
     StreamFeatures<T, Out, kRows, kFetchedLines>(m, feature);
   }
-  for (; feature < end; ++feature) {
-    StreamFeatures<T, Out, 1, 1>(m, feature);
-  }
+  return feature;
+}
+
+// kTiles: at least that many tiles of tokens share the fetching.
+template <class T, class Out, int kTiles>
+void StreamAll(const MatMulOperands& m, int64_t begin, int64_t end) {
+  constexpr auto lines = [](int rows) { return (rows + kTiles - 1) / kTiles; };
+  begin = StreamTiles<T, Out, kWideFeatures, lines(kWideFeatures)>(m, begin, end);
+  begin = StreamTiles<T, Out, kNarrowFeatures, lines(kNarrowFeatures)>(m, begin, end);
+  StreamTiles<T, Out, 1, 1>(m, begin, end);
 }
 
 // One token: one row after the other is a stream that the hardware fetches ahead by itself; several
@@ -147,45 +159,50 @@ void StreamAll(const MatMulOperands& m, int64_t begin, int64_t end) {
 template <class T, class Out>
 void MultiplyStreamed(const MatMulOperands& m, int64_t begin, int64_t end) {
   if (m.tokens == 1) {
-    StreamAll<T, Out, 1, 0>(m, begin, end);
+    StreamTiles<T, Out, 1, 0>(m, begin, end);
   } else if (m.tokens <= kTokens) {
-    StreamAll<T, Out, kFeatures, kFeatures>(m, begin, end);
-  } else if (m.tokens < 4 * kTokens) {
-    StreamAll<T, Out, kFeatures, kFeatures / 2>(m, begin, end);
+    StreamAll<T, Out, 1>(m, begin, end);
+  } else if (m.tokens < 3 * kTokens) {
+    StreamAll<T, Out, 2>(m, begin, end);
+  } else if (m.tokens < 6 * kTokens) {
+    StreamAll<T, Out, 3>(m, begin, end);
   } else {
-    StreamAll<T, Out, kFeatures, 1>(m, begin, end);
+    StreamAll<T, Out, 6>(m, begin, end);
   }
 }
 
-template <class T, class Out>
-void MultiplyPanel(const MatMulOperands& m, int64_t begin, int64_t end) {
-  const int64_t whole = begin + (end - begin) / kFeatures * kFeatures;
+// Whole tiles of kRows features, of all tokens; what they leave.
+template <class T, class Out, int kRows>
+int64_t MultiplyTiles(const MatMulOperands& m, int64_t begin, int64_t end) {
+  const int64_t whole = begin + (end - begin) / kRows * kRows;
   int64_t token = 0;
   for (; token + kTokens <= m.tokens; token += kTokens) {
-    for (int64_t feature = begin; feature < whole; feature += kFeatures) {
-      ComputeTile<T, Out, kFeatures, kTokens>(m, feature, token);
-    }
-    for (int64_t feature = whole; feature < end; ++feature) {
-      ComputeTile<T, Out, 1, kTokens>(m, feature, token);
+    for (int64_t feature = begin; feature < whole; feature += kRows) {
+      ComputeTile<T, Out, kRows, kTokens>(m, feature, token);
     }
   }
-  for (int64_t feature = begin; feature < whole; feature += kFeatures) {
-    ComputeLastTokens<T, Out, kFeatures>(m, feature, token);
+  for (int64_t feature = begin; feature < whole; feature += kRows) {
+    ComputeLastTokens<T, Out, kRows>(m, feature, token);
   }
-  for (int64_t feature = whole; feature < end; ++feature) {
-    ComputeLastTokens<T, Out, 1>(m, feature, token);
-  }
+  return whole;
 }
 
 template <class T, class Out>
 void Multiply(const MatMulOperands& m, int64_t begin, int64_t end) {
-  if (m.tokens <= kStreamedTokens) {
+  const int64_t row_bytes = std::max<int64_t>(1, m.columns) * static_cast<int64_t>(sizeof(T));
+  if (m.tokens * row_bytes <= kStreamedBytes) {
     MultiplyStreamed<T, Out>(m, begin, end);
     return;
   }
-  const int64_t row_bytes = std::max<int64_t>(1, m.columns) * static_cast<int64_t>(sizeof(T));
-  const int64_t panel = std::max<int64_t>(1, kPanelBytes / row_bytes / kFeatures) * kFeatures;
-  for (int64_t feature = begin; feature < end; feature += panel) {
-    MultiplyPanel<T, Out>(m, feature, std::min(end, feature + panel));
+  const bool has_short_rows = row_bytes <= kShortRowBytes;
+  const int64_t step = has_short_rows ? kNarrowFeatures : kWideFeatures;
+  const int64_t panel = std::max<int64_t>(1, kPanelBytes / row_bytes / step) * step;
+  while (begin < end) {
+    const int64_t panel_end = std::min(end, begin + panel);
+    if (!has_short_rows) {
+      begin = MultiplyTiles<T, Out, kWideFeatures>(m, begin, panel_end);
+    }
+    begin = MultiplyTiles<T, Out, kNarrowFeatures>(m, begin, panel_end);
+    begin = MultiplyTiles<T, Out, 1>(m, begin, panel_end);
   }
 }

@@ -5,7 +5,7 @@ template <class T>
 constexpr ActKernels ActKernelsOf() {
   return {.x_dtype = DTypeOf<typename Product<T>::X>(),
           .x_step = Product<T>::kStep,
-          .feature_step = kFeatures,
+          .feature_step = kWideFeatures,
           .multiply_to_act = Multiply<T, T>,
           .multiply_to_fp32 = Multiply<T, float>,
           .attend = Attend<T>,

@@ -6,7 +6,8 @@
 
 #define COHORT_BODY_NAMESPACE avx2
 #define COHORT_BODY_WIDTH 8
-#define COHORT_BODY_FEATURES 2
+#define COHORT_BODY_NARROW_FEATURES 2
+#define COHORT_BODY_WIDE_FEATURES 2
 #define COHORT_BODY_PRODUCTS "kernels/cpu/body_products.h"
 
 namespace cohort::avx2 {

@@ -6,7 +6,8 @@
 
 #define COHORT_BODY_NAMESPACE avx512_bf16
 #define COHORT_BODY_WIDTH 16
-#define COHORT_BODY_FEATURES 4
+#define COHORT_BODY_NARROW_FEATURES 4
+#define COHORT_BODY_WIDE_FEATURES 6
 #define COHORT_BODY_PRODUCTS "kernels/cpu/body_pair_products.h"
 
 namespace cohort::avx512_bf16 {

@@ -3,7 +3,8 @@
 
 #define COHORT_BODY_NAMESPACE portable
 #define COHORT_BODY_WIDTH 4
-#define COHORT_BODY_FEATURES 2
+#define COHORT_BODY_NARROW_FEATURES 2
+#define COHORT_BODY_WIDE_FEATURES 2
 #define COHORT_BODY_PRODUCTS "kernels/cpu/body_products.h"
 
 namespace cohort::portable {
