@@ -219,6 +219,10 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
 absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   ModelSetup setup;
   RETURN_IF_ERROR(FindModel(options, setup));
+  if (setup.config.experts > 0) {
+    return absl::UnimplementedError(
+        absl::StrCat(setup.served_name, ": ", setup.config.architecture, " is not served yet"));
+  }
   RETURN_IF_ERROR(ChooseDevice(options, setup));
   RETURN_IF_ERROR(CheckKvMemoryFitsHost(options, setup));
   RETURN_IF_ERROR(ChooseDtype(options, setup));

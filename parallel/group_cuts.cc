@@ -1,66 +1,54 @@
 #include "parallel/group_cuts.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
 #include "kernels/check.h"
-#include "parallel/water_fill.h"
+#include "parallel/granules.h"
 
 namespace cohort {
 namespace {
 
-constexpr int64_t kMaxGranularity = 64;
-
-// A dimension as it is handed out: in granules, of which the last may be partial.
-struct Granules {
-  Granules(int64_t size_in, int64_t unit_bytes_in, int ranks)
-      : size(size_in), unit_bytes(unit_bytes_in), granularity(kMaxGranularity) {
-    while (granularity > 1 && (size + granularity - 1) / granularity < ranks) {
-      granularity /= 2;
-    }
-    count = (size + granularity - 1) / granularity;
-    minimum = count >= ranks ? 1 : 0;
-  }
-
-  int64_t bytes() const { return granularity * unit_bytes; }  // of a whole granule
-  // What the last rank saves on the partial granule, which is surely its own when every rank has
-  // one. (When not every rank has one, granules are single columns and none is partial.)
-  int64_t saved_by_last_rank() const { return (count * granularity - size) * unit_bytes; }
-
-  int64_t size;        // columns
-  int64_t unit_bytes;  // of one column
-  int64_t granularity;
-  int64_t count = 0;
-  int64_t minimum = 0;  // granules of each rank
+// A dimension cut in granules, and where its ranges go.
+struct Dimension {
+  Granules granules;
+  std::vector<Range> GroupCuts::*ranges;
 };
 
-// Lays a dimension over ranks that already read `bytes`, so that the slowest stays lowest when the
-// last rank saves `saved_by_last_rank` of what is still to be counted.
-std::vector<Range> Level(const Granules& granules, int64_t saved_by_last_rank,
-                         std::vector<int64_t>& bytes) {
-  std::vector<int64_t> loads = bytes;
-  loads.back() -= saved_by_last_rank;
-  std::vector<Range> ranges;
-  int64_t begin = 0;
-  for (const int64_t count : WaterFill(loads, granules.bytes(), granules.count, granules.minimum)) {
-    const int64_t end = std::min(granules.size, begin + count * granules.granularity);
-    bytes[ranges.size()] += (end - begin) * granules.unit_bytes;
-    ranges.push_back({begin, end});
-    begin = end;
+// Those the model has, from the coarsest granules to the finest.
+std::vector<Dimension> DimensionsOf(const ModelDims& dims, const ReadCosts& costs, int ranks) {
+  std::vector<Dimension> dimensions;
+  if (costs.ffn_column > 0) {
+    dimensions.push_back(
+        {Granules(dims.ffn_columns, costs.ffn_column, ranks), &GroupCuts::ffn_columns});
   }
-  CHECK_EQ(begin, granules.size);
-  return ranges;
+  if (costs.shared_expert_column > 0) {
+    dimensions.push_back({Granules(dims.shared_expert_columns, costs.shared_expert_column, ranks),
+                          &GroupCuts::shared_expert_columns});
+  }
+  dimensions.push_back(
+      {Granules(dims.vocabulary, costs.vocabulary_row, ranks), &GroupCuts::vocabulary});
+  std::stable_sort(dimensions.begin(), dimensions.end(),
+                   [](const Dimension& one, const Dimension& other) {
+                     return one.granules.bytes() > other.granules.bytes();
+                   });
+  return dimensions;
 }
 
 class GroupCutter {
  public:
-  GroupCutter(const ModelDims& dims, int ranks)
+  GroupCutter(const ModelDims& dims, const std::vector<int64_t>& expert_bytes)
       : costs_(ReadCostsOf(dims)),
-        ranks_(ranks),
-        ffn_(dims.ffn_columns, costs_.ffn_column, ranks),
-        vocabulary_(dims.vocabulary, costs_.vocabulary_row, ranks),
-        ffn_is_coarser_(ffn_.bytes() >= vocabulary_.bytes()) {}
+        ranks_(static_cast<int>(expert_bytes.size())),
+        expert_bytes_(expert_bytes),
+        alike_(AlikeRanks(expert_bytes)),
+        dimensions_(DimensionsOf(dims, costs_, ranks_)) {
+    for (const Dimension& dimension : dimensions_) {
+      saved_by_last_rank_ += dimension.granules.saved_by_last_rank();
+    }
+  }
 
   GroupCuts Cut() {
     for (HeadSplit& split : AttentionSplits(costs_.heads, ranks_)) {
@@ -71,21 +59,36 @@ class GroupCutter {
   }
 
  private:
-  const Granules& coarse() const { return ffn_is_coarser_ ? ffn_ : vocabulary_; }
-  const Granules& fine() const { return ffn_is_coarser_ ? vocabulary_ : ffn_; }
+  const Granules& coarse() const { return dimensions_.front().granules; }
+  const Granules& fine() const { return dimensions_.back().granules; }
 
-  // The coarser dimension is levelled first, the finer one fills what that leaves.
+  // For each rank the first one that any heads suit as well: it reads as much of routed experts,
+  // and is not the last one, which saves on partial granules.
+  static std::vector<int> AlikeRanks(const std::vector<int64_t>& expert_bytes) {
+    std::vector<int> alike;
+    for (const int64_t bytes : expert_bytes) {
+      alike.push_back(static_cast<int>(std::find(expert_bytes.begin(), expert_bytes.end(), bytes) -
+                                       expert_bytes.begin()));
+    }
+    alike.back() = static_cast<int>(alike.size()) - 1;
+    return alike;
+  }
+
+  // Coarser dimensions are levelled first, finer ones fill what those leave.
   GroupCuts LevelAround(HeadSplit query_heads) const {
     GroupCuts cuts;
-    for (const Range heads : query_heads) {
-      cuts.bytes.push_back(AttentionBytes(costs_.heads, heads) + costs_.replicated);
+    for (int rank = 0; rank < ranks_; ++rank) {
+      cuts.bytes.push_back(AttentionBytes(costs_.heads, query_heads[rank]) + costs_.replicated +
+                           expert_bytes_[rank]);
     }
     cuts.query_heads = std::move(query_heads);
-    std::vector<Range> coarse_ranges =
-        Level(coarse(), coarse().saved_by_last_rank() + fine().saved_by_last_rank(), cuts.bytes);
-    std::vector<Range> fine_ranges = Level(fine(), fine().saved_by_last_rank(), cuts.bytes);
-    cuts.ffn_columns = std::move(ffn_is_coarser_ ? coarse_ranges : fine_ranges);
-    cuts.vocabulary = std::move(ffn_is_coarser_ ? fine_ranges : coarse_ranges);
+    cuts.ffn_columns.resize(ranks_);
+    cuts.shared_expert_columns.resize(ranks_);
+    int64_t saved_by_last_rank = saved_by_last_rank_;
+    for (const Dimension& dimension : dimensions_) {
+      cuts.*dimension.ranges = Level(dimension.granules, saved_by_last_rank, cuts.bytes);
+      saved_by_last_rank -= dimension.granules.saved_by_last_rank();
+    }
     return cuts;
   }
 
@@ -120,9 +123,9 @@ class GroupCutter {
   bool TryLevel(int64_t level) {
     for (const bool coarse_first : {true, false}) {
       std::optional<HeadSplit> split = LowestScoreSplit(
-          costs_.heads, ranks_,
-          [&](int64_t length, int64_t kv_heads, bool is_last_rank) -> std::optional<SplitScore> {
-            const std::optional<Room> room = RoomBelow(level, length, kv_heads, is_last_rank);
+          costs_.heads, alike_,
+          [&](int64_t length, int64_t kv_heads, int rank) -> std::optional<SplitScore> {
+            const std::optional<Room> room = RoomBelow(level, length, kv_heads, rank);
             if (!room.has_value()) {
               return std::nullopt;
             }
@@ -146,9 +149,9 @@ class GroupCutter {
     const int64_t level = std::max(best_.slowest(), impossible + fine().bytes());
     for (const int64_t weight : {0, 1, 4, 16}) {
       std::optional<HeadSplit> split = LowestScoreSplit(
-          costs_.heads, ranks_,
-          [&](int64_t length, int64_t kv_heads, bool is_last_rank) -> std::optional<SplitScore> {
-            const std::optional<Room> room = RoomBelow(level, length, kv_heads, is_last_rank);
+          costs_.heads, alike_,
+          [&](int64_t length, int64_t kv_heads, int rank) -> std::optional<SplitScore> {
+            const std::optional<Room> room = RoomBelow(level, length, kv_heads, rank);
             if (!room.has_value()) {
               return std::nullopt;
             }
@@ -180,35 +183,46 @@ class GroupCutter {
 
   // What a rank with these heads can still take without exceeding `level`; nothing when not even
   // the minimum.
-  std::optional<Room> RoomBelow(int64_t level, int64_t length, int64_t kv_heads,
-                                bool is_last_rank) const {
-    int64_t bytes = level - costs_.replicated - length * costs_.heads.query_head_bytes -
-                    kv_heads * costs_.heads.kv_head_bytes;
-    if (is_last_rank) {
-      bytes += coarse().saved_by_last_rank() + fine().saved_by_last_rank();
+  std::optional<Room> RoomBelow(int64_t level, int64_t length, int64_t kv_heads, int rank) const {
+    int64_t bytes = level - costs_.replicated - expert_bytes_[rank] -
+                    length * costs_.heads.query_head_bytes - kv_heads * costs_.heads.kv_head_bytes;
+    if (rank + 1 == ranks_) {
+      bytes += saved_by_last_rank_;
     }
-    const int64_t coarse_bytes = bytes - fine().minimum * fine().bytes();
+    int64_t coarse_bytes = bytes;
+    int64_t fine_bytes = bytes;
+    for (size_t i = 0; i < dimensions_.size(); ++i) {
+      const Granules& granules = dimensions_[i].granules;
+      const bool is_coarse = i == 0;
+      const bool is_between = !is_coarse && i + 1 < dimensions_.size();
+      coarse_bytes -= is_coarse ? 0 : granules.minimum * granules.bytes();
+      fine_bytes -= is_between ? granules.minimum * granules.bytes() : 0;
+    }
     if (coarse_bytes < coarse().minimum * coarse().bytes()) {
       return std::nullopt;
     }
-    return Room{std::min(coarse().count, coarse_bytes / coarse().bytes()), bytes / fine().bytes()};
+    return Room{std::min(coarse().count, coarse_bytes / coarse().bytes()),
+                fine_bytes / fine().bytes()};
   }
 
   // The mean when no KV head is read more often than it must.
   int64_t LowerBound() const {
     const HeadCosts& heads = costs_.heads;
-    const int64_t attention = heads.query_heads * heads.query_head_bytes +
-                              FewestReplicas(heads, ranks_) * heads.kv_head_bytes;
-    return costs_.replicated +
-           (attention + ffn_.size * ffn_.unit_bytes + vocabulary_.size * vocabulary_.unit_bytes) /
-               ranks_;
+    int64_t sum = heads.query_heads * heads.query_head_bytes +
+                  FewestReplicas(heads, ranks_) * heads.kv_head_bytes +
+                  std::accumulate(expert_bytes_.begin(), expert_bytes_.end(), int64_t{0});
+    for (const Dimension& dimension : dimensions_) {
+      sum += dimension.granules.size * dimension.granules.unit_bytes;
+    }
+    return costs_.replicated + sum / ranks_;
   }
 
   const ReadCosts costs_;
   const int ranks_;
-  const Granules ffn_;
-  const Granules vocabulary_;
-  const bool ffn_is_coarser_;
+  const std::vector<int64_t>& expert_bytes_;
+  const std::vector<int> alike_;
+  const std::vector<Dimension> dimensions_;
+  int64_t saved_by_last_rank_ = 0;  // on the partial granules of all dimensions
   GroupCuts best_;
 };
 
@@ -222,18 +236,24 @@ ReadCosts ReadCostsOf(const ModelDims& dims) {
   ReadCosts costs;
   costs.heads.query_heads = dims.query_heads;
   costs.heads.kv_heads = dims.kv_heads;
+  const int64_t bias = dims.qkv_bias ? dims.head_dim : 0;
   // Rows of q with their bias, columns of o.
-  costs.heads.query_head_bytes = (2 * head_matrix + dims.head_dim) * layer_bytes;
+  costs.heads.query_head_bytes = (2 * head_matrix + bias) * layer_bytes;
   // Rows of k and v with their biases; cached keys and values.
-  costs.heads.kv_head_bytes = 2 * (head_matrix + dims.head_dim) * layer_bytes + 2 * context_bytes;
-  costs.ffn_column = 3 * dims.hidden * layer_bytes;
+  costs.heads.kv_head_bytes = 2 * (head_matrix + bias) * layer_bytes + 2 * context_bytes;
+  const int64_t column_bytes = 3 * dims.hidden * dims.weight_bytes;
+  costs.ffn_column = column_bytes * dims.dense_layers();
+  costs.shared_expert_column = column_bytes * dims.sparse_layers;
   costs.vocabulary_row = dims.hidden * dims.weight_bytes;
-  costs.replicated = 2 * dims.hidden * layer_bytes + dims.hidden * dims.weight_bytes;
+  const int64_t routers = dims.sparse_layers * (dims.experts + 1) * dims.hidden;
+  costs.replicated = 2 * dims.hidden * layer_bytes + (dims.hidden + routers) * dims.weight_bytes;
   return costs;
 }
 
 int64_t GroupCuts::slowest() const { return *std::max_element(bytes.begin(), bytes.end()); }
 
-GroupCuts CutGroup(const ModelDims& dims, int tp) { return GroupCutter(dims, tp).Cut(); }
+GroupCuts CutGroup(const ModelDims& dims, const std::vector<int64_t>& expert_bytes) {
+  return GroupCutter(dims, expert_bytes).Cut();
+}
 
 }  // namespace cohort

@@ -22,17 +22,11 @@ int64_t MostKvHeads(const HeadCosts& costs, int64_t length) {
 // Scores of all kinds of ranges, so that the search only looks them up.
 class ScoreTable {
  public:
-  ScoreTable(const HeadCosts& costs, const RangeScore& score) : entries_(costs.query_heads + 1) {
-    for (int64_t length = 1; length <= costs.query_heads; ++length) {
-      Entry& entry = entries_[length];
-      entry.fewest_kv_heads = FewestKvHeads(costs, length);
-      for (int64_t kv_heads = entry.fewest_kv_heads; kv_heads <= MostKvHeads(costs, length);
-           ++kv_heads) {
-        for (const bool is_last : {false, true}) {
-          std::optional<SplitScore>& slot = entry.scores[is_last][kv_heads - entry.fewest_kv_heads];
-          slot = score(length, kv_heads, is_last);
-          longest_ = slot.has_value() ? length : longest_;
-        }
+  ScoreTable(const HeadCosts& costs, const std::vector<int>& alike, const RangeScore& score)
+      : alike_(alike), entries_(alike.size()) {
+    for (int rank = 0; rank < static_cast<int>(alike.size()); ++rank) {
+      if (alike[rank] == rank) {
+        Fill(costs, rank, score);
       }
     }
   }
@@ -40,17 +34,33 @@ class ScoreTable {
   // Of any allowed range.
   int64_t longest() const { return longest_; }
 
-  const std::optional<SplitScore>& Of(int64_t length, int64_t kv_heads, bool is_last) const {
-    const Entry& entry = entries_[length];
-    return entry.scores[is_last][kv_heads - entry.fewest_kv_heads];
+  const std::optional<SplitScore>& Of(int64_t length, int64_t kv_heads, int rank) const {
+    const Entry& entry = entries_[alike_[rank]][length];
+    return entry.scores[kv_heads - entry.fewest_kv_heads];
   }
 
  private:
   struct Entry {
     int64_t fewest_kv_heads = 0;
-    std::optional<SplitScore> scores[2][2];  // [is last rank][one KV head more]
+    std::optional<SplitScore> scores[2];  // with the fewest KV heads, with one more
   };
-  std::vector<Entry> entries_;  // by length
+
+  void Fill(const HeadCosts& costs, int rank, const RangeScore& score) {
+    entries_[rank].resize(costs.query_heads + 1);
+    for (int64_t length = 1; length <= costs.query_heads; ++length) {
+      Entry& entry = entries_[rank][length];
+      entry.fewest_kv_heads = FewestKvHeads(costs, length);
+      for (int64_t kv_heads = entry.fewest_kv_heads; kv_heads <= MostKvHeads(costs, length);
+           ++kv_heads) {
+        std::optional<SplitScore>& slot = entry.scores[kv_heads - entry.fewest_kv_heads];
+        slot = score(length, kv_heads, rank);
+        longest_ = slot.has_value() ? std::max(longest_, length) : longest_;
+      }
+    }
+  }
+
+  const std::vector<int>& alike_;
+  std::vector<std::vector<Entry>> entries_;  // by rank (of the first that are alike) and length
   int64_t longest_ = 0;
 };
 
@@ -108,7 +118,7 @@ class SplitSearch {
          ++length) {
       const int64_t end = begin + length;
       const std::optional<SplitScore>& own =
-          table_.Of(length, kv_head_[end - 1] - kv_head_[begin] + 1, is_last);
+          table_.Of(length, kv_head_[end - 1] - kv_head_[begin] + 1, rank);
       if (!own.has_value()) {
         continue;
       }
@@ -173,22 +183,24 @@ int64_t FewestReplicas(const HeadCosts& costs, int ranks) {
   return std::max<int64_t>(ranks, costs.kv_heads);
 }
 
-std::optional<HeadSplit> LowestScoreSplit(const HeadCosts& costs, int ranks,
+std::optional<HeadSplit> LowestScoreSplit(const HeadCosts& costs, const std::vector<int>& alike,
                                           const RangeScore& score) {
+  const int ranks = static_cast<int>(alike.size());
   CHECK_GE(ranks, 1);
   CHECK_LE(ranks, costs.query_heads);
   CHECK_EQ(costs.query_heads % costs.kv_heads, 0);
-  const ScoreTable table(costs, score);
+  const ScoreTable table(costs, alike, score);
   return SplitSearch(costs, ranks, table).Run();
 }
 
 std::vector<HeadSplit> AttentionSplits(const HeadCosts& costs, int ranks) {
+  const std::vector<int> all_alike(ranks, 0);
   std::vector<HeadSplit> splits;
   int64_t replicas = std::numeric_limits<int64_t>::max();
   for (const int64_t bound : PossibleBounds(costs, ranks)) {
     std::optional<HeadSplit> split = LowestScoreSplit(
-        costs, ranks,
-        [&](int64_t length, int64_t kv_heads, bool /*is_last_rank*/) -> std::optional<SplitScore> {
+        costs, all_alike,
+        [&](int64_t length, int64_t kv_heads, int /*rank*/) -> std::optional<SplitScore> {
           if (length * costs.query_head_bytes + kv_heads * costs.kv_head_bytes > bound) {
             return std::nullopt;
           }

@@ -40,11 +40,11 @@ struct SplitScore {
 
 // What a rank's range adds to the score of a split; nothing where the range is not allowed.
 using RangeScore =
-    std::function<std::optional<SplitScore>(int64_t length, int64_t kv_heads, bool is_last_rank)>;
+    std::function<std::optional<SplitScore>(int64_t length, int64_t kv_heads, int rank)>;
 
-// The split with the lowest sum of scores, or nothing when no split is allowed.
-// 1 <= ranks <= query_heads.
-std::optional<HeadSplit> LowestScoreSplit(const HeadCosts& costs, int ranks,
+// The split with the lowest sum of scores, or nothing when no split is allowed. `alike` holds, for
+// each of 1..query_heads ranks, the first rank that is scored alike; only those are asked for.
+std::optional<HeadSplit> LowestScoreSplit(const HeadCosts& costs, const std::vector<int>& alike,
                                           const RangeScore& score);
 
 // The splits worth considering for attention alone: the first has the smallest maximum of

@@ -17,11 +17,20 @@ struct ModelDims {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t ffn_columns = 0;       // intermediate size of the dense FFN
+  int64_t ffn_columns = 0;       // intermediate size of the dense FFN, where a layer has one
   int64_t vocabulary = 0;        // rows of the embedding
   bool tied_embeddings = false;  // the head reads the embedding's rows
   int64_t weight_bytes = 2;      // of one weight element in memory
   int64_t kv_bytes = 2;          // of one element of the KV cache
+  // Mixture of experts; a dense model has none of it.
+  int64_t experts = 0;                // of each sparse layer
+  int64_t experts_per_token = 0;      // of these, chosen by the router
+  int64_t expert_columns = 0;         // intermediate size of one expert
+  int64_t shared_expert_columns = 0;  // of the expert that every token passes through
+  int64_t sparse_layers = 0;          // layers with experts instead of the dense FFN
+  bool qkv_bias = true;               // queries, keys and values have biases
+
+  int64_t dense_layers() const { return layers - sparse_layers; }
 };
 
 struct Parallelism {
@@ -58,6 +67,11 @@ RankList ExpertGroup(const Parallelism& parallelism, int rank);  // ranks that s
 // vocabulary rows) are laid so that they even out what heads cannot. Column borders keep a
 // granularity of 64 where the dimension allows (the largest power of two that leaves every rank a
 // unit).
+//
+// Experts lie whole on the ep expert groups, balanced and contiguous; each is cut along its columns
+// over the ranks of its group. Of routed experts a rank reads, on average, what the uniform router
+// of one token chooses; the other cuts level what is left uneven. They are equal in all
+// data-parallel groups.
 class ShardPlan {
  public:
   static constexpr int64_t kPlanContextTokens = 4096;
@@ -66,13 +80,17 @@ class ShardPlan {
   static absl::StatusOr<ShardPlan> Make(const ModelDims& dims, const Parallelism& parallelism,
                                         int rank);
 
+  // The plans of all ranks, for little more than the price of one.
+  static absl::StatusOr<std::vector<ShardPlan>> MakeAll(const ModelDims& dims,
+                                                        const Parallelism& parallelism);
+
   int rank() const { return rank_; }
   const ModelDims& dims() const { return dims_; }
   const Parallelism& parallelism() const { return parallelism_; }
 
   Range query_heads() const { return query_heads_; }
   Range kv_heads() const { return kv_heads_; }
-  Range ffn_columns() const { return ffn_columns_; }
+  Range ffn_columns() const { return ffn_columns_; }  // empty where no layer is dense
   Range vocabulary() const { return vocabulary_; }
   // Local query head -> local KV head; ascending, group sizes may differ.
   absl::Span<const int32_t> kv_head_of_query() const { return kv_head_of_query_; }
@@ -80,22 +98,35 @@ class ShardPlan {
   // The vocabulary ranges of all ranks of this rank's tensor group, in group order (for AllGather).
   absl::Span<const Range> vocabulary_parts() const { return vocabulary_parts_; }
 
-  int64_t bytes_per_token() const {
-    return bytes_per_token_;
-  }                                                // read by this rank, batch 1, 4,096 tokens
-  double imbalance() const { return imbalance_; }  // slowest rank / mean, >= 1
+  // Of a sparse layer; all empty where no layer is sparse.
+  Range experts() const { return experts_; }                // whole, of this rank's expert group
+  Range expert_columns() const { return expert_columns_; }  // of each of them, on this rank
+  Range shared_expert_columns() const { return shared_expert_columns_; }
+  // The experts of every expert group; group g is ranks [g * m, (g + 1) * m), m = world / ep.
+  absl::Span<const Range> expert_parts() const { return expert_parts_; }
+
+  // Read by this rank at batch 1 and kPlanContextTokens of context.
+  int64_t bytes_per_token() const { return bytes_per_token_; }
+  double imbalance() const { return imbalance_; }  // slowest rank / mean of the world, >= 1
   int64_t weight_bytes() const;                    // resident weights of this rank
   int64_t kv_bytes_per_token() const;              // of this rank, all layers
 
  private:
+  struct WorldCuts;
+
   ShardPlan() = default;
+  static absl::StatusOr<WorldCuts> CutWorld(const ModelDims& dims, const Parallelism& parallelism);
+  static ShardPlan Of(const WorldCuts& cuts, const ModelDims& dims, const Parallelism& parallelism,
+                      int rank);
 
   int rank_ = 0;
   ModelDims dims_;
   Parallelism parallelism_;
   Range query_heads_, kv_heads_, ffn_columns_, vocabulary_;
+  Range experts_, expert_columns_, shared_expert_columns_;
   std::vector<int32_t> kv_head_of_query_;
   std::vector<Range> vocabulary_parts_;
+  std::vector<Range> expert_parts_;
   int64_t bytes_per_token_ = 0;
   double imbalance_ = 1;
 };

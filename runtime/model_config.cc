@@ -17,6 +17,11 @@ constexpr int64_t kMaxDimension = int64_t{1} << 22;
 constexpr int64_t kMaxPositions = int64_t{1} << 24;  // still exact as fp32, as rope needs them
 constexpr int64_t kMaxHeads = 16384;
 constexpr int64_t kMaxLayers = 4096;
+constexpr int64_t kMaxExperts = 16384;
+constexpr StringView kDenseClass = "Qwen2ForCausalLM";
+constexpr StringView kDenseType = "qwen2";
+constexpr StringView kExpertsClass = "Qwen2MoeForCausalLM";
+constexpr StringView kExpertsType = "qwen2_moe";
 // What transformers takes for these keys of model_type qwen2 when the file lacks them.
 constexpr int64_t kDefaultSlidingWindow = 4096;
 constexpr int64_t kDefaultMaxWindowLayers = 28;
@@ -110,31 +115,36 @@ absl::StatusOr<Json> ParseObject(StringView json, StringView what) {
 }
 
 absl::Status RefuseModel(StringView what, StringView key, StringView value) {
-  if (value == "qwen2_moe" || value == "Qwen2MoeForCausalLM") {
-    return absl::InvalidArgumentError(absl::StrCat(what, ": ", key, " is ", JsonQuote(value),
-                                                   ": Qwen2MoeForCausalLM is not served yet"));
-  }
-  return absl::InvalidArgumentError(absl::StrCat(what, ": ", key, " is ", JsonQuote(value),
-                                                 " and is not served; Qwen2ForCausalLM "
-                                                 "(model_type \"qwen2\") is"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": ", key, " is ", JsonQuote(value),
+                   " and is not served; Qwen2ForCausalLM (model_type \"qwen2\") and "
+                   "Qwen2MoeForCausalLM (model_type \"qwen2_moe\") are"));
 }
 
 // The class that transformers would load.
 absl::Status ParseArchitecture(const Keys& keys, StringView what, ModelConfig& config) {
-  config.architecture = "Qwen2ForCausalLM";
+  std::string name;
   if (const Json* architectures = keys.Find("architectures"); architectures != nullptr) {
     if (!architectures->is_array() || architectures->elements().size() != 1 ||
         !architectures->elements()[0].is_string()) {
       return keys.Unsupported("architectures", "expected a list of one name");
     }
-    ASSIGN_OR_RETURN(const std::string name, architectures->elements()[0].AsString());
-    if (name != config.architecture) {
+    name = *architectures->elements()[0].AsString();
+    if (name != kDenseClass && name != kExpertsClass) {
       return RefuseModel(what, "architectures", name);
     }
   }
   RETURN_IF_ERROR(keys.Require("model_type", config.model_type));
-  return config.model_type == "qwen2" ? absl::OkStatus()
-                                      : RefuseModel(what, "model_type", config.model_type);
+  if (config.model_type != kDenseType && config.model_type != kExpertsType) {
+    return RefuseModel(what, "model_type", config.model_type);
+  }
+  config.architecture = std::string(config.model_type == kDenseType ? kDenseClass : kExpertsClass);
+  if (!name.empty() && name != config.architecture) {
+    return keys.Unsupported(
+        "architectures", absl::StrCat("model_type ", JsonQuote(config.model_type), " is that of ",
+                                      config.architecture));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ParseSizes(const Keys& keys, ModelConfig& config) {
@@ -165,6 +175,41 @@ absl::Status ParseSizes(const Keys& keys, ModelConfig& config) {
                                    "; even sizes of 8 to 128 are served"));
   }
   return absl::OkStatus();
+}
+
+absl::Status ParseDenseLayers(const Keys& keys, ModelConfig& config) {
+  const Json* layers = keys.Find("mlp_only_layers");
+  if (layers == nullptr) {
+    return absl::OkStatus();
+  }
+  if (!layers->is_array()) {
+    return keys.Unsupported("mlp_only_layers", "expected a list of layer numbers");
+  }
+  for (const Json& layer : layers->elements()) {
+    const absl::StatusOr<int64_t> number = layer.AsInteger();
+    if (!number.ok()) {
+      return keys.Unsupported("mlp_only_layers", number.status().message());
+    }
+    config.dense_layers.push_back(*number);
+  }
+  std::sort(config.dense_layers.begin(), config.dense_layers.end());
+  return absl::OkStatus();
+}
+
+absl::Status ParseExperts(const Keys& keys, ModelConfig& config) {
+  if (config.model_type != kExpertsType) {
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(keys.Require("num_experts", kMaxExperts, config.experts));
+  RETURN_IF_ERROR(keys.Require("num_experts_per_tok", config.experts, config.experts_per_token));
+  RETURN_IF_ERROR(keys.Require("moe_intermediate_size", kMaxDimension, config.expert_columns));
+  RETURN_IF_ERROR(
+      keys.Require("shared_expert_intermediate_size", kMaxDimension, config.shared_expert_columns));
+  RETURN_IF_ERROR(keys.Read("norm_topk_prob", config.normalize_expert_weights));
+  RETURN_IF_ERROR(keys.Read("qkv_bias", config.qkv_bias));
+  config.sparse_step = 1;
+  RETURN_IF_ERROR(keys.Read("decoder_sparse_step", kMaxLayers, config.sparse_step));
+  return ParseDenseLayers(keys, config);
 }
 
 // A rope_scaling or rope_parameters object that leaves the rotation as it is.
@@ -319,6 +364,11 @@ absl::Status AddEndIds(const Keys& keys, ModelConfig& config) {
 
 }  // namespace
 
+bool ModelConfig::IsSparse(int64_t layer) const {
+  return experts > 0 && (layer + 1) % sparse_step == 0 &&
+         !std::binary_search(dense_layers.begin(), dense_layers.end(), layer);
+}
+
 ModelDims ModelConfig::Dims(DType dtype) const {
   ModelDims dims;
   dims.hidden = hidden;
@@ -331,6 +381,14 @@ ModelDims ModelConfig::Dims(DType dtype) const {
   dims.tied_embeddings = tied_embeddings;
   dims.weight_bytes = SizeOf(dtype);
   dims.kv_bytes = SizeOf(dtype);
+  dims.experts = experts;
+  dims.experts_per_token = experts_per_token;
+  dims.expert_columns = expert_columns;
+  dims.shared_expert_columns = shared_expert_columns;
+  dims.qkv_bias = qkv_bias;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    dims.sparse_layers += IsSparse(layer) ? 1 : 0;
+  }
   return dims;
 }
 
@@ -340,6 +398,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what) {
   ModelConfig config;
   RETURN_IF_ERROR(ParseArchitecture(keys, what, config));
   RETURN_IF_ERROR(ParseSizes(keys, config));
+  RETURN_IF_ERROR(ParseExperts(keys, config));
   RETURN_IF_ERROR(keys.Require("rms_norm_eps", config.rms_norm_eps));
   RETURN_IF_ERROR(ParseRope(keys, what, config));
   RETURN_IF_ERROR(CheckNoWindow(keys, config));

@@ -12,29 +12,42 @@
 namespace cohort {
 
 struct ModelConfig {
-  std::string architecture;  // "Qwen2ForCausalLM"
-  std::string model_type;    // "qwen2"
+  std::string architecture;  // "Qwen2ForCausalLM" or "Qwen2MoeForCausalLM"
+  std::string model_type;    // "qwen2" or "qwen2_moe"
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t query_heads = 0;
   int64_t kv_heads = 0;
-  int64_t head_dim = 0;  // hidden / query_heads unless the file says otherwise
-  int64_t ffn_columns = 0;
+  int64_t head_dim = 0;     // hidden / query_heads unless the file says otherwise
+  int64_t ffn_columns = 0;  // of a dense layer
   int64_t vocabulary = 0;
   int64_t max_positions = 0;
   double rms_norm_eps = 0;
   double rope_theta = 0;
   bool tied_embeddings = false;
+  bool qkv_bias = true;
+
+  // Mixture of experts; 0 and empty in a dense model.
+  int64_t experts = 0;                    // of a sparse layer
+  int64_t experts_per_token = 0;          // of these, chosen by the router
+  int64_t expert_columns = 0;             // of one of them
+  int64_t shared_expert_columns = 0;      // of the expert that every token passes through
+  bool normalize_expert_weights = false;  // the chosen experts' weights are made to sum to 1
+  int64_t sparse_step = 0;                // every sparse_step-th layer is sparse ...
+  std::vector<int64_t> dense_layers;      // ... but these, ascending
+
   std::string checkpoint_dtype;        // "bfloat16", "float32", "float16"; empty when absent
   std::vector<int32_t> eos_token_ids;  // union of config.json and generation_config.json, ascending
 
+  // Does `layer` (from 0) have experts instead of the dense FFN?
+  bool IsSparse(int64_t layer) const;
   ModelDims Dims(DType dtype) const;
 };
 
 // Parses config.json. INVALID_ARGUMENT names the key and its value: a missing or misshapen required
 // key, an architecture that is not served, a key that changes the computation and is not supported
 // (rope scaling, quantization_config, dual_chunk_attention_config, an active sliding window,
-// qwen2_moe, hidden_act other than silu). null means absent; rope_parameters and dtype (newer
+// hidden_act other than silu). null means absent; rope_parameters and dtype (newer
 // files) are accepted too; unknown keys are ignored.
 absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what);
 

@@ -48,7 +48,7 @@ def edit_header(path, change):
 
 CONFIGS = {
     "an unknown architecture": ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "LlamaForCausalLM"),
-    "mixture of experts": ({"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe"}, "Qwen2Moe"),
+    "a mixture without experts": ({"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe"}, "num_experts"),
     "rope scaling": ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling"),
     "quantisation": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "dual chunk": ({"dual_chunk_attention_config": {"chunk_size": 8192}}, "dual_chunk_attention_config"),

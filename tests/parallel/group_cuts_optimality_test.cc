@@ -121,7 +121,7 @@ TEST(GroupCutsOptimality, TheSlowestRankIsWithinOneFineGranuleOfTheBestOfAllCuts
     for (int ranks = 1; ranks <= std::min<int64_t>(3, dims.query_heads); ++ranks) {
       SCOPED_TRACE(testing::Message() << "seed " << seed << ", " << ranks << " ranks");
       const int64_t best = BestSlowest(dims, ranks);
-      const int64_t planned = CutGroup(dims, ranks).slowest();
+      const int64_t planned = CutGroup(dims, std::vector<int64_t>(ranks)).slowest();
       const int64_t row_bytes = dims.hidden * dims.weight_bytes;
       const int64_t fine_granule =
           std::min(AllLayouts(dims.vocabulary, ranks).granularity * row_bytes,

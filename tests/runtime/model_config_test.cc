@@ -110,8 +110,71 @@ TEST(ModelConfig, RefusesOtherArchitecturesByName) {
                     {"model_type", "qwen3"});
   ExpectFaultNaming(Replaced("[\"Qwen2ForCausalLM\"]", "\"Qwen2ForCausalLM\""), {"architectures"});
   ExpectFaultNaming(Replaced("[\"Qwen2ForCausalLM\"]", "[\"Qwen2MoeForCausalLM\"]"),
-                    {"Qwen2MoeForCausalLM is not served yet"});
+                    {"architectures", "Qwen2MoeForCausalLM", "model_type \"qwen2\""});
   ExpectAccepted(Replaced("[\"Qwen2ForCausalLM\"]", "null"));
+}
+
+constexpr char kExperts[] = R"("num_experts": 6, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12, "shared_expert_intermediate_size": 20)";
+
+// The tiny config as a mixture of experts with further members.
+std::string ExpertsJson(StringView members) {
+  const std::string json = TinyConfigJson({.layers = 5});
+  return absl::StrCat("{", members, ", ",
+                      absl::StrReplaceAll(json, {{"Qwen2ForCausalLM", "Qwen2MoeForCausalLM"},
+                                                 {"\"qwen2\"", "\"qwen2_moe\""}})
+                          .substr(1));
+}
+
+TEST(ModelConfig, TakesTheExpertsFromTheFile) {
+  const auto config = ParseModelConfig(
+      ExpertsJson(absl::StrCat(kExperts, R"(, "norm_topk_prob": true, "qkv_bias": false)")), "c");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->model_type, "qwen2_moe");
+  EXPECT_EQ(config->experts, 6);
+  EXPECT_EQ(config->experts_per_token, 2);
+  EXPECT_EQ(config->expert_columns, 12);
+  EXPECT_EQ(config->shared_expert_columns, 20);
+  EXPECT_TRUE(config->normalize_expert_weights);
+  EXPECT_FALSE(config->qkv_bias);
+  EXPECT_EQ(config->Dims(DType::kF32).sparse_layers, 5);
+  const auto defaults = ParseModelConfig(ExpertsJson(kExperts), "c");
+  ASSERT_TRUE(defaults.ok()) << defaults.status();
+  EXPECT_FALSE(defaults->normalize_expert_weights);
+  EXPECT_TRUE(defaults->qkv_bias);
+}
+
+TEST(ModelConfig, SparseLayersAreEveryStepButThoseListed) {
+  const auto config = ParseModelConfig(
+      ExpertsJson(
+          absl::StrCat(kExperts, R"(, "decoder_sparse_step": 2, "mlp_only_layers": [3, 0, 99])")),
+      "c");
+  ASSERT_TRUE(config.ok()) << config.status();
+  std::vector<int64_t> sparse;
+  for (int64_t layer = 0; layer < config->layers; ++layer) {
+    if (config->IsSparse(layer)) sparse.push_back(layer);
+  }
+  EXPECT_EQ(sparse, std::vector<int64_t>{1});
+  EXPECT_EQ(config->Dims(DType::kF32).sparse_layers, 1);
+  EXPECT_FALSE(TinyConfig({}).IsSparse(0));
+}
+
+TEST(ModelConfig, FaultsOfExpertsAreNamed) {
+  for (const StringView key : {"num_experts", "num_experts_per_tok", "moe_intermediate_size",
+                               "shared_expert_intermediate_size"}) {
+    const std::string renamed =
+        absl::StrReplaceAll(kExperts, {{absl::StrCat("\"", key, "\""), "\"other\""}});
+    ExpectFaultNaming(ExpertsJson(renamed), {key, "is missing"});
+  }
+  const auto with = [](StringView members) {
+    return ExpertsJson(absl::StrCat(kExperts, ", ", members));
+  };
+  ExpectFaultNaming(ExpertsJson(absl::StrReplaceAll(kExperts, {{"tok\": 2", "tok\": 7"}})),
+                    {"num_experts_per_tok is 7; it must be in 1..6"});
+  ExpectFaultNaming(with(R"("decoder_sparse_step": 0)"), {"decoder_sparse_step", "0"});
+  ExpectFaultNaming(with(R"("mlp_only_layers": 3)"), {"mlp_only_layers", "a list"});
+  ExpectFaultNaming(with(R"("mlp_only_layers": [1, "two"])"), {"mlp_only_layers", "two"});
+  ExpectFaultNaming(with(R"("norm_topk_prob": 1)"), {"norm_topk_prob", "1"});
 }
 
 TEST(ModelConfig, RefusesKeysThatChangeTheComputationByName) {
@@ -235,12 +298,19 @@ TEST(PublishedConfig, DenseOnesDeclareThePublishedNumberOfParameters) {
   }
 }
 
-TEST(PublishedConfig, TheMixtureOfExpertsIsKnownAndRefusedByName) {
+TEST(PublishedConfig, TheMixtureOfExpertsHasItsDimensions) {
   ASSERT_NE(PublishedConfig("Qwen2-57B-A14B"), nullptr);
   const auto config = ParseModelConfig(PublishedConfig("Qwen2-57B-A14B"), "Qwen2-57B-A14B");
-  EXPECT_NE(config.status().message().find("Qwen2MoeForCausalLM is not served yet"),
-            StringView::npos)
-      << config.status();
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->architecture, "Qwen2MoeForCausalLM");
+  const ModelDims dims = config->Dims(DType::kBF16);
+  EXPECT_EQ(dims.experts, 64);
+  EXPECT_EQ(dims.experts_per_token, 8);
+  EXPECT_EQ(dims.expert_columns, 2560);
+  EXPECT_EQ(dims.shared_expert_columns, 20480);
+  EXPECT_EQ(dims.sparse_layers, 28);
+  EXPECT_FALSE(config->normalize_expert_weights);
+  EXPECT_TRUE(config->qkv_bias);
   EXPECT_EQ(PublishedConfigNames().size(), 5u);
   EXPECT_EQ(PublishedConfig("Qwen2-8B"), nullptr);
 }
