@@ -49,7 +49,7 @@ double MillisecondsSince(std::chrono::steady_clock::time_point start) {
 
 class Engine::State {
  public:
-  State(SchedulerOptions options, GroupFailure on_group_failure);
+  State(const SchedulerOptions& options, GroupFailure on_group_failure, int data_parallel);
   ~State();
 
   absl::StatusOr<RequestId> Submit(Request request, std::shared_ptr<RequestSink> sink);
@@ -82,7 +82,7 @@ class Engine::State {
   void SendPlans(int64_t in_flight, Lock& lock);
   bool ReceiveResult(Lock& lock);
   bool SendNext(const SharedExecutor& executor, Lock& lock);
-  void CommitResult(const StepResult& result);
+  void CommitResult(StepResult result);
   void GroupFailed(const SharedExecutor& executor, const absl::Status& status, Lock& lock);
   void Post(RequestUpdate update, absl::Time scheduled, absl::Time now);
   void End(RequestId id, Finish finish, absl::Time now);
@@ -100,7 +100,8 @@ class Engine::State {
   std::condition_variable delivered_;  // an OnFinish returned
   bool woken_ = false;
 
-  Scheduler scheduler_;  // Next, Commit and Requeue are called where a plan cannot be half-way out
+  // Next, Commit and Requeue are called where a plan cannot be half-way out.
+  DataParallelScheduler scheduler_;
   SharedExecutor executor_;  // null without a group
   uint64_t epoch_ = 0;
   absl::flat_hash_map<RequestId, Entry> entries_;
@@ -123,9 +124,10 @@ class Engine::State {
   std::thread thread_;  // last: everything above is there when it starts
 };
 
-Engine::State::State(SchedulerOptions options, GroupFailure on_group_failure)
+Engine::State::State(const SchedulerOptions& options, GroupFailure on_group_failure,
+                     int data_parallel)
     : on_group_failure_(std::move(on_group_failure)),
-      scheduler_(std::move(options)),
+      scheduler_(options, data_parallel),
       thread_([this] { Run(); }) {}
 
 Engine::State::~State() {
@@ -240,20 +242,22 @@ bool Engine::State::Drain(absl::Time deadline) {
 EngineLoad Engine::State::load() const {
   const Lock lock(mutex_);
   EngineLoad load = counters_;
-  load.running = scheduler_.running();
-  load.waiting = scheduler_.waiting();
-  load.paused = scheduler_.paused();
-  load.kv_blocks_used = scheduler_.blocks().used();
-  load.kv_blocks_cached = scheduler_.blocks().cached();
-  load.kv_blocks_total = scheduler_.blocks().total();
-  load.block_size = scheduler_.options().block_size;
+  const SchedulerLoad all = scheduler_.load();
+  load.running = all.running;
+  load.waiting = all.waiting;
+  load.paused = all.paused;
+  load.kv_blocks_used = all.blocks_used;
+  load.kv_blocks_cached = all.blocks_cached;
+  load.kv_blocks_total = all.blocks_total;
+  load.block_size = scheduler_.block_size();
   load.epoch = epoch_;
   load.serving = executor_ != nullptr;
   load.draining = draining_;
-  load.prompt_tokens = scheduler_.counts().prompt_tokens_computed;
-  load.preemptions = scheduler_.counts().preemptions;
-  load.prefix_queried_tokens = scheduler_.counts().prefix_queried_tokens;
-  load.prefix_hit_tokens = scheduler_.counts().prefix_hit_tokens;
+  load.prompt_tokens = all.counts.prompt_tokens_computed;
+  load.preemptions = all.counts.preemptions;
+  load.prefix_queried_tokens = all.counts.prefix_queried_tokens;
+  load.prefix_hit_tokens = all.counts.prefix_hit_tokens;
+  load.groups = scheduler_.loads();
   return load;
 }
 
@@ -356,13 +360,13 @@ bool Engine::State::ReceiveResult(Lock& lock) {
     return false;
   }
   lock.unlock();
-  const absl::StatusOr<StepResult> result = executor->Receive();
+  absl::StatusOr<StepResult> result = executor->Receive();
   lock.lock();
   if (executor_ != executor) {
     return true;  // the result, or the failure, is of a group that is no longer ours
   }
   if (result.ok()) {
-    CommitResult(*result);
+    CommitResult(*std::move(result));
   } else {
     GroupFailed(executor, result.status(), lock);
   }
@@ -385,11 +389,11 @@ bool Engine::State::SendNext(const SharedExecutor& executor, Lock& lock) {
   return executor_ == executor;
 }
 
-void Engine::State::CommitResult(const StepResult& result) {
+void Engine::State::CommitResult(StepResult result) {
   const absl::Time now = absl::Now();
   const PlanTimes times = plan_times_.front();
   plan_times_.pop_front();
-  for (RequestUpdate& update : scheduler_.Commit(result)) {
+  for (RequestUpdate& update : scheduler_.Commit(std::move(result))) {
     Post(std::move(update), times.planned, now);
   }
   ++counters_.steps;
@@ -464,8 +468,8 @@ void Engine::State::WaitForWork(Lock& lock) {
   }
 }
 
-Engine::Engine(SchedulerOptions options, GroupFailure on_group_failure)
-    : state_(std::make_unique<State>(std::move(options), std::move(on_group_failure))) {}
+Engine::Engine(const SchedulerOptions& options, GroupFailure on_group_failure, int data_parallel)
+    : state_(std::make_unique<State>(options, std::move(on_group_failure), data_parallel)) {}
 Engine::~Engine() = default;
 
 absl::StatusOr<RequestId> Engine::Submit(Request request, std::shared_ptr<RequestSink> sink) {

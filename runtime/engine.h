@@ -7,9 +7,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
+#include "runtime/data_parallel_scheduler.h"
 #include "runtime/request.h"
-#include "runtime/scheduler.h"
 #include "runtime/step_link.h"
 
 namespace cohort {
@@ -33,6 +34,7 @@ struct EngineLoad {
   uint64_t prefix_queried_tokens = 0;  // of prompts that were looked up in the prefix cache
   uint64_t prefix_hit_tokens = 0;      // of these, tokens that were found there
   double last_step_milliseconds = 0;
+  std::vector<SchedulerLoad> groups;  // data-parallel ones, which the above are the sums of
 };
 
 class Engine {
@@ -41,7 +43,8 @@ class Engine {
   // engine).
   using GroupFailure = std::function<void(uint64_t epoch, absl::Status status)>;
 
-  Engine(SchedulerOptions options, GroupFailure on_group_failure);
+  // `options` of each of `data_parallel` groups (data_parallel_scheduler.h).
+  Engine(const SchedulerOptions& options, GroupFailure on_group_failure, int data_parallel = 1);
   ~Engine();  // ends every request with UNAVAILABLE, joins the thread
 
   // UNAVAILABLE without a group or while draining; the errors of Scheduler::Add. On success the

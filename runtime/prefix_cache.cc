@@ -33,10 +33,14 @@ PrefixCache::Key PrefixCache::KeyOf(int32_t block) const {
   return {entries_[index].parent, absl::MakeConstSpan(tokens_).subspan(index * size, size)};
 }
 
-PrefixCache::Node PrefixCache::Root(StringView salt) {
+PrefixCache::Node PrefixCache::FindRoot(StringView salt) const {
   const auto found = roots_.find(salt);
-  if (found != roots_.end()) {
-    return found->second;
+  return found == roots_.end() ? 0 : found->second;
+}
+
+PrefixCache::Node PrefixCache::Root(StringView salt) {
+  if (const Node known = FindRoot(salt); known != 0) {
+    return known;
   }
   // More salts than blocks are of no use; what is cached under the forgotten ones is evicted in
   // time.

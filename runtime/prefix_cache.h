@@ -29,6 +29,8 @@ class PrefixCache {
 
   // The empty prefix of those who gave `salt`.
   Node Root(StringView salt);
+  // The same where somebody gave `salt` before; 0 else.
+  Node FindRoot(StringView salt) const;
 
   struct Found {
     Node node = 0;

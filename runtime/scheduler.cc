@@ -22,6 +22,21 @@ SchedulerOptions Checked(SchedulerOptions options) {
 
 }  // namespace
 
+// Bounds what waiting costs in memory.
+absl::Status CheckQueueRoom(const SchedulerOptions& options, int64_t waiting,
+                            int64_t waiting_tokens, int64_t prompt_tokens) {
+  if (waiting >= options.max_waiting) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", waiting, " requests are waiting; retry later"));
+  }
+  if (waiting > 0 && prompt_tokens > options.max_waiting_tokens - waiting_tokens) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", waiting_tokens, " tokens are waiting, ", prompt_tokens,
+                     " more are over its limit of ", options.max_waiting_tokens, "; retry later"));
+  }
+  return absl::OkStatus();
+}
+
 Scheduler::State::State(SchedulerOptions options)
     : options_(Checked(std::move(options))),
       pool_(options_.blocks),
@@ -63,26 +78,11 @@ absl::Status Scheduler::State::CheckRunnable(const Request& request) const {
   return absl::OkStatus();
 }
 
-// Bounds what waiting costs in memory; a single request always fits.
-absl::Status Scheduler::State::CheckQueue(const Request& request) const {
-  const int64_t waiting = static_cast<int64_t>(waiting_.size() + parked_.size());
-  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-  if (waiting >= options_.max_waiting) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", waiting, " requests are waiting; retry later"));
-  }
-  if (waiting > 0 && prompt > options_.max_waiting_tokens - waiting_tokens_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", waiting_tokens_, " tokens are waiting, ", prompt,
-                     " more are over its limit of ", options_.max_waiting_tokens, "; retry later"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Scheduler::State::Add(RequestId id, Request request) {
   CHECK(by_id_.find(id) == by_id_.end()) << "request " << id << " was added before";
   RETURN_IF_ERROR(CheckRunnable(request));
-  RETURN_IF_ERROR(CheckQueue(request));
+  RETURN_IF_ERROR(CheckQueueRoom(options_, static_cast<int64_t>(waiting_.size() + parked_.size()),
+                                 waiting_tokens_, static_cast<int64_t>(request.prompt.size())));
   auto sequence = std::make_unique<Sequence>(id, ++arrivals_, std::move(request));
   Enqueue(*sequence);
   by_id_.emplace(id, std::move(sequence));
@@ -159,6 +159,14 @@ std::vector<RequestId> Scheduler::State::unfinished() const {
   return ids;
 }
 
+int64_t Scheduler::State::tokens() const {
+  int64_t tokens = waiting_tokens_;
+  for (const Sequence* sequence : running_) {
+    tokens += sequence->size();
+  }
+  return tokens;
+}
+
 Scheduler::Scheduler(SchedulerOptions options)
     : state_(std::make_unique<State>(std::move(options))) {}
 Scheduler::~Scheduler() = default;
@@ -166,11 +174,15 @@ Scheduler::~Scheduler() = default;
 absl::Status Scheduler::Add(RequestId id, Request request) {
   return state_->Add(id, std::move(request));
 }
+absl::Status Scheduler::CheckRunnable(const Request& request) const {
+  return state_->CheckRunnable(request);
+}
 std::optional<RequestUpdate> Scheduler::Cancel(RequestId id, Finish finish) {
   return state_->Cancel(id, std::move(finish));
 }
 void Scheduler::SetPaused(RequestId id, bool paused) { state_->SetPaused(id, paused); }
-std::optional<StepPlan> Scheduler::Next() { return state_->Next(); }
+std::optional<StepPlan> Scheduler::Next() { return Next(state_->last_step_ + 1); }
+std::optional<StepPlan> Scheduler::Next(uint64_t step) { return state_->Next(step); }
 std::vector<RequestUpdate> Scheduler::Commit(const StepResult& result) {
   return state_->Commit(result);
 }
@@ -184,6 +196,11 @@ int64_t Scheduler::waiting() const {
 int64_t Scheduler::paused() const { return state_->paused_; }
 int64_t Scheduler::in_flight() const { return static_cast<int64_t>(state_->in_flight_.size()); }
 std::vector<RequestId> Scheduler::unfinished() const { return state_->unfinished(); }
+int64_t Scheduler::tokens() const { return state_->tokens(); }
+int64_t Scheduler::waiting_tokens() const { return state_->waiting_tokens_; }
+int64_t Scheduler::CachedTokens(const Request& request) const {
+  return state_->CachedTokens(request);
+}
 const SchedulerCounts& Scheduler::counts() const { return state_->counts_; }
 const BlockPool& Scheduler::blocks() const { return state_->pool_; }
 const SchedulerOptions& Scheduler::options() const { return state_->options_; }

@@ -35,6 +35,11 @@ struct SchedulerOptions {
   std::vector<int32_t> eos_token_ids;
 };
 
+// RESOURCE_EXHAUSTED where a queue of so many requests and tokens has no room for a prompt of
+// `prompt_tokens`. A queue without requests has room for any.
+absl::Status CheckQueueRoom(const SchedulerOptions& options, int64_t waiting,
+                            int64_t waiting_tokens, int64_t prompt_tokens);
+
 // All of the scheduler's life, over all epochs.
 struct SchedulerCounts {
   uint64_t prompt_tokens_computed = 0;  // committed; recomputed ones too
@@ -52,6 +57,8 @@ class Scheduler {
   // request can never run: an empty prompt, prompt + max_tokens over max_model_len, or more blocks
   // than the pool has.
   absl::Status Add(RequestId id, Request request);
+  // The INVALID_ARGUMENT of Add.
+  absl::Status CheckRunnable(const Request& request) const;
 
   // The request ends with `finish` (its counts are filled in); its blocks are free as soon as no
   // sent plan names them. nullopt when it is unknown or already finished.
@@ -63,6 +70,9 @@ class Scheduler {
 
   // The next plan, or nullopt when nothing can run before the next Commit (or at all).
   std::optional<StepPlan> Next();
+  // The same as step `step`, later than all before: steps in which this scheduler has no part leave
+  // gaps (data_parallel_scheduler.h).
+  std::optional<StepPlan> Next(uint64_t step);
 
   // Results arrive in the order of the plans. A sequence that ended while later plans already named
   // it ignores what those return.
@@ -80,6 +90,10 @@ class Scheduler {
   int64_t paused() const;                     // waiting or running
   int64_t in_flight() const;                  // plans without a result
   std::vector<RequestId> unfinished() const;  // in order of arrival
+  int64_t tokens() const;                     // of unfinished requests, as far as they are known
+  int64_t waiting_tokens() const;             // of these, of those that wait
+  // Of a request that is not added yet: tokens of its prompt that it would find in the cache now.
+  int64_t CachedTokens(const Request& request) const;
   const SchedulerCounts& counts() const;
   const BlockPool& blocks() const;
   const SchedulerOptions& options() const;

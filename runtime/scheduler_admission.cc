@@ -53,24 +53,44 @@ void Scheduler::State::PlanAdmissions(int64_t budget, StepPlan& plan) {
   }
 }
 
-// The cached blocks that the sequence begins with. Never all of it: its last token is computed, for
-// what comes after it is chosen from that row.
+// The cached blocks that `tokens` begin with. Never all of it: the last token is computed, for what
+// comes after it is chosen from that row.
+std::vector<PrefixCache::Found> Scheduler::State::CachedBlocks(
+    PrefixCache::Node root, absl::Span<const int32_t> tokens) const {
+  std::vector<PrefixCache::Found> blocks;
+  const size_t size = static_cast<size_t>(options_.block_size);
+  for (size_t begin = 0; begin + size < tokens.size(); begin += size) {
+    const auto found =
+        cache_.Find(blocks.empty() ? root : blocks.back().node, tokens.subspan(begin, size));
+    if (!found.has_value()) {
+      break;
+    }
+    blocks.push_back(*found);
+  }
+  return blocks;
+}
+
+int64_t Scheduler::State::CachedTokens(const Request& request) const {
+  if (!options_.prefix_caching || !Sequence::MayReadCache(request)) {
+    return 0;
+  }
+  const auto blocks = CachedBlocks(cache_.FindRoot(request.cache_salt), request.prompt);
+  return static_cast<int64_t>(blocks.size()) * options_.block_size;
+}
+
 Scheduler::State::Prefix Scheduler::State::FindPrefix(const Sequence& sequence) {
   Prefix prefix;
   if (!options_.prefix_caching || !sequence.may_read_cache()) {
     return prefix;
   }
-  PrefixCache::Node node = cache_.Root(sequence.request().cache_salt);
+  const PrefixCache::Node root = cache_.Root(sequence.request().cache_salt);
+  prefix.blocks = CachedBlocks(root, sequence.tokens());
   const size_t size = static_cast<size_t>(options_.block_size);
-  for (size_t begin = 0; begin + size < sequence.tokens().size(); begin += size) {
-    const absl::Span<const int32_t> tokens = sequence.tokens().subspan(begin, size);
-    const auto found = cache_.Find(node, tokens);
-    if (!found.has_value()) {
-      prefix.is_coming = next_blocks_.contains(absl::HashOf(node, tokens));
-      break;
-    }
-    node = found->node;
-    prefix.blocks.push_back(*found);
+  const size_t begin = prefix.blocks.size() * size;
+  if (begin + size < sequence.tokens().size()) {
+    const PrefixCache::Node node = prefix.blocks.empty() ? root : prefix.blocks.back().node;
+    prefix.is_coming =
+        next_blocks_.contains(absl::HashOf(node, sequence.tokens().subspan(begin, size)));
   }
   return prefix;
 }

@@ -7,10 +7,11 @@
 
 namespace cohort {
 
-std::optional<StepPlan> Scheduler::State::Next() {
+std::optional<StepPlan> Scheduler::State::Next(uint64_t step) {
+  CHECK_GT(step, last_step_);
   StepPlan plan;
   plan.epoch = epoch_;
-  plan.step = last_step_ + 1;
+  plan.step = step;
   in_flight_.push_back({.step = plan.step, .rows = {}});
   order_ = running_;
   prefilling_.clear();
@@ -38,7 +39,7 @@ std::optional<StepPlan> Scheduler::State::Next() {
   }
   plan.releases.assign(slots_to_release_.begin(), slots_to_release_.end());
   slots_to_release_.clear();
-  ++last_step_;
+  last_step_ = step;
   CHECK_LE(plan.tokens(), options_.max_batch_tokens);
   return plan;
 }

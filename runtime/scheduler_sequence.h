@@ -43,6 +43,11 @@ class Sequence {
   // of the prompt are still wanted, which need its rows.
   bool may_read_cache() const { return !request_.bypass_prefix_cache && !WantsScores(); }
 
+  // The same of a request that nothing was computed of.
+  static bool MayReadCache(const Request& request) {
+    return !request.bypass_prefix_cache && !request.score && request.prompt_logprobs < 0;
+  }
+
   bool is_new() const { return !cached_tokens_.has_value(); }  // never admitted
 
   // The sequence gets a slot; `cached` positions need not be computed.

@@ -52,8 +52,12 @@ class Scheduler::State {
   void SetPaused(RequestId id, bool paused);
   void Requeue(uint64_t epoch);
   std::vector<RequestId> unfinished() const;
+  int64_t tokens() const;
+  absl::Status CheckRunnable(const Request& request) const;
+  // scheduler_admission.cc
+  int64_t CachedTokens(const Request& request) const;
   // scheduler_planning.cc
-  std::optional<StepPlan> Next();
+  std::optional<StepPlan> Next(uint64_t step);
   // scheduler_commit.cc
   std::vector<RequestUpdate> Commit(const StepResult& result);
 
@@ -69,6 +73,8 @@ class Scheduler::State {
   absl::flat_hash_map<const Sequence*, std::unique_ptr<Sequence>>
       ending_;  // ended, kept while plans in flight name them
   int64_t paused_ = 0;
+  int64_t waiting_tokens_ = 0;  // of waiting_ and parked_
+  uint64_t last_step_ = 0;
 
   // The rows of one sequence in a plan in flight.
   struct PlannedRows {
@@ -85,8 +91,6 @@ class Scheduler::State {
 
  private:
   // scheduler.cc
-  absl::Status CheckRunnable(const Request& request) const;
-  absl::Status CheckQueue(const Request& request) const;
   void ResetSlots();
   void Enqueue(Sequence& sequence);  // into waiting_ or parked_
   void Dequeue(Sequence& sequence);
@@ -107,6 +111,8 @@ class Scheduler::State {
     bool is_coming = false;  // more of it: this very plan computes the block after these
   };
   Prefix FindPrefix(const Sequence& sequence);
+  std::vector<PrefixCache::Found> CachedBlocks(PrefixCache::Node root,
+                                               absl::Span<const int32_t> tokens) const;
   void AnnounceBlock(const Sequence& sequence);
   bool CouldFindSlot(const Sequence& candidate) const;
   bool FindSlot(const Sequence& candidate);
@@ -128,12 +134,10 @@ class Scheduler::State {
   PrefixCache cache_;
   absl::flat_hash_map<RequestId, std::unique_ptr<Sequence>> by_id_;  // unfinished
   uint64_t arrivals_ = 0;
-  int64_t waiting_tokens_ = 0;           // of waiting_ and parked_
   int64_t preempting_ = 0;               // of running_, those that are preempted
   std::vector<uint32_t> free_slots_;     // a stack
   std::set<uint32_t> slots_to_release_;  // given back since the last plan, for its `releases`
   uint64_t epoch_ = 0;
-  uint64_t last_step_ = 0;
 
   // Of the Next() in progress.
   std::vector<Sequence*> order_;              // running_ as it was at the beginning

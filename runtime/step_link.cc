@@ -1,6 +1,7 @@
 #include "runtime/step_link.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_join.h"
@@ -21,9 +22,13 @@ absl::Status Merge(const std::vector<absl::Status>& failures) {
 }  // namespace
 
 Executor::Executor(uint64_t epoch, std::vector<std::unique_ptr<StepLink>> links,
-                   absl::Duration step_timeout)
-    : epoch_(epoch), links_(std::move(links)), step_timeout_(step_timeout) {
+                   absl::Duration step_timeout, int data_parallel)
+    : epoch_(epoch),
+      links_(std::move(links)),
+      group_ranks_(links_.size() / static_cast<size_t>(data_parallel)),
+      step_timeout_(step_timeout) {
   CHECK(!links_.empty());
+  CHECK_EQ(group_ranks_ * static_cast<size_t>(data_parallel), links_.size());
 }
 
 int32_t& Executor::TokenTop(uint32_t slot) {
@@ -84,9 +89,27 @@ absl::StatusOr<StepResult> Executor::Receive() {
   if (!failures.empty()) {
     return Annotate(Merge(failures), absl::StrCat("step ", expected.step, " of epoch ", epoch_));
   }
-  RETURN_IF_ERROR(CompareDigests(results));
-  RETURN_IF_ERROR(Annotate(CheckAnswer(expected, results.front()), links_.front()->name()));
-  return std::move(results.front());
+  for (size_t first = 0; first < links_.size(); first += group_ranks_) {
+    RETURN_IF_ERROR(CompareDigests(absl::MakeSpan(results).subspan(first, group_ranks_), first));
+  }
+  return Join(std::move(results), expected);
+}
+
+// The first ranks' answers as one, in order of the groups, as the plan has their rows.
+absl::StatusOr<StepResult> Executor::Join(std::vector<StepResult> results,
+                                          const ExpectedResult& expected) const {
+  StepResult whole = std::move(results.front());
+  for (size_t first = group_ranks_; first < results.size(); first += group_ranks_) {
+    std::vector<SequenceResult>& sequences = results[first].sequences;
+    whole.sequences.insert(whole.sequences.end(), std::make_move_iterator(sequences.begin()),
+                           std::make_move_iterator(sequences.end()));
+  }
+  std::string names = links_.front()->name();
+  for (size_t first = group_ranks_; first < links_.size(); first += group_ranks_) {
+    absl::StrAppend(&names, ", ", links_[first]->name());
+  }
+  RETURN_IF_ERROR(Annotate(CheckAnswer(expected, whole), names));
+  return whole;
 }
 
 absl::StatusOr<StepResult> Executor::ReceiveFrom(StepLink& link, const ExpectedResult& expected,
@@ -132,14 +155,14 @@ absl::Status Executor::CheckAnswer(const ExpectedResult& expected, const StepRes
   return absl::OkStatus();
 }
 
-absl::Status Executor::CompareDigests(const std::vector<StepResult>& results) const {
+absl::Status Executor::CompareDigests(absl::Span<const StepResult> results, size_t first) const {
   const auto differs = [&](const StepResult& r) { return r.digest != results.front().digest; };
   if (std::none_of(results.begin(), results.end(), differs)) {
     return absl::OkStatus();
   }
   std::string digests;
   for (size_t i = 0; i < results.size(); ++i) {
-    absl::StrAppend(&digests, i == 0 ? "" : ", ", links_[i]->name(), " has 0x",
+    absl::StrAppend(&digests, i == 0 ? "" : ", ", links_[first + i]->name(), " has 0x",
                     absl::Hex(results[i].digest, absl::kZeroPad16));
   }
   return absl::InternalError(absl::StrCat("step ", results.front().step, " of epoch ", epoch_,

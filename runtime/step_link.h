@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "kernels/status.h"
 #include "runtime/step_plan.h"
 
@@ -34,13 +35,15 @@ class StepLink {
 };
 
 // All ranks of the group of one epoch: sends each plan to all, gathers all results, compares
-// digests and checks that the first rank answered what the plan asked. After a failure only Abort
-// is sensible. Send and Receive from one thread, Abort from any.
+// digests and checks that the first rank answered what the plan asked. Of several data-parallel
+// groups, the first rank of each answers for the group's rows, and digests are those of a group.
+// After a failure only Abort is sensible. Send and Receive from one thread, Abort from any.
 class Executor {
  public:
-  // `links` in rank order, not empty. `step_timeout` bounds each step.
+  // `links` in rank order, not empty, as many for each of `data_parallel` groups. `step_timeout`
+  // bounds each step.
   Executor(uint64_t epoch, std::vector<std::unique_ptr<StepLink>> links,
-           absl::Duration step_timeout);
+           absl::Duration step_timeout, int data_parallel = 1);
 
   uint64_t epoch() const { return epoch_; }
   absl::Status Send(const StepPlan& plan);
@@ -69,10 +72,14 @@ class Executor {
   ExpectedResult Expect(const StepPlan& plan);
   static bool IsAnswer(const ExpectedSequence& asked, const SequenceResult& answer);
   static absl::Status CheckAnswer(const ExpectedResult& expected, const StepResult& result);
-  absl::Status CompareDigests(const std::vector<StepResult>& results) const;
+  absl::StatusOr<StepResult> Join(std::vector<StepResult> results,
+                                  const ExpectedResult& expected) const;
+  // Of one group, whose first rank is `first`.
+  absl::Status CompareDigests(absl::Span<const StepResult> results, size_t first) const;
 
   uint64_t epoch_;
   std::vector<std::unique_ptr<StepLink>> links_;
+  size_t group_ranks_;  // ranks of each data-parallel group
   absl::Duration step_timeout_;
   std::deque<ExpectedResult> outstanding_;  // plans without a result, oldest first
   std::vector<int32_t> token_top_of_slot_;  // as the slot was admitted

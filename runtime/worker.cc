@@ -7,6 +7,7 @@
 
 #include "absl/memory/memory.h"
 #include "runtime/kv_cache.h"
+#include "runtime/plan_parts.h"
 #include "runtime/qwen2.h"
 #include "runtime/safetensors.h"
 #include "runtime/weight_loader.h"
@@ -129,15 +130,18 @@ class Worker::State {
                                                        std::unique_ptr<Device> device,
                                                        const LoadProgress& progress);
 
-  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group);
+  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
+                         std::unique_ptr<Communicator> data_group);
   void LeaveEpoch();
-  absl::StatusOr<StepResult> Run(const StepPlan& plan);
+  absl::StatusOr<StepResult> Run(StepPlan plan);
   void Abort();
 
   const Parts& parts() const { return parts_; }
 
  private:
+  absl::Status CheckGroup(const Communicator* communicator, const RankList& group) const;
   absl::Status CheckTurn(const StepPlan& plan) const;
+  absl::StatusOr<StepResult> RunPart(StepPlan whole);
   absl::Status Accept(const StepPlan& plan);
   absl::Status AddRows(const SequenceRows& rows, size_t sequence);
   absl::Status Compute();
@@ -148,8 +152,9 @@ class Worker::State {
   WorkerSlots slots_;
   uint64_t epoch_ = 0;
   uint64_t last_step_ = 0;
-  std::mutex mutex_;  // of the pointer, against Abort() from another thread
+  std::mutex mutex_;  // of the pointers, against Abort() from another thread
   std::unique_ptr<Communicator> tensor_group_;
+  std::unique_ptr<Communicator> data_group_;  // may be null
 };
 
 absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const ModelConfig& config,
@@ -190,22 +195,34 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const Model
             std::move(chooser), std::move(loaded.warnings)});
 }
 
-absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group) {
-  const RankList group = TensorGroup(options_.parallelism, options_.rank);
+absl::Status Worker::State::CheckGroup(const Communicator* communicator,
+                                       const RankList& group) const {
   const int index =
       static_cast<int>(std::find(group.begin(), group.end(), options_.rank) - group.begin());
-  if (tensor_group == nullptr || tensor_group->size() != static_cast<int>(group.size()) ||
-      tensor_group->rank() != index) {
-    return absl::InvalidArgumentError(absl::StrCat("rank ", options_.rank, " joins epoch ", epoch,
-                                                   " with a communicator that is not that of rank ",
-                                                   index, " of a group of ", group.size()));
+  if (communicator == nullptr || communicator->size() != static_cast<int>(group.size()) ||
+      communicator->rank() != index) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rank ", options_.rank, " came with a communicator that is not that of rank ",
+                     index, " of a group of ", group.size()));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
+                                      std::unique_ptr<Communicator> data_group) {
+  const Parallelism& parallelism = options_.parallelism;
+  absl::Status status = CheckGroup(tensor_group.get(), TensorGroup(parallelism, options_.rank));
+  if (status.ok() && data_group != nullptr) {
+    status = CheckGroup(data_group.get(), DataGroup(parallelism, options_.rank));
+  }
+  RETURN_IF_ERROR(Annotate(status, absl::StrCat("joining epoch ", epoch)));
   LeaveEpoch();
   slots_.Reset();
   epoch_ = epoch;
   last_step_ = 0;
   const std::lock_guard<std::mutex> lock(mutex_);
   tensor_group_ = std::move(tensor_group);
+  data_group_ = std::move(data_group);
   return absl::OkStatus();
 }
 
@@ -213,12 +230,15 @@ void Worker::State::LeaveEpoch() {
   Abort();
   const std::lock_guard<std::mutex> lock(mutex_);
   tensor_group_ = nullptr;
+  data_group_ = nullptr;
 }
 
 void Worker::State::Abort() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (tensor_group_ != nullptr) {
-    tensor_group_->Abort();
+  for (Communicator* group : {tensor_group_.get(), data_group_.get()}) {
+    if (group != nullptr) {
+      group->Abort();
+    }
   }
 }
 
@@ -336,21 +356,32 @@ StepResult Worker::State::Report(const StepPlan& plan) {
   return step;
 }
 
-absl::StatusOr<StepResult> Worker::State::Run(const StepPlan& plan) {
-  RETURN_IF_ERROR(CheckTurn(plan));
-  absl::Status status = Accept(plan);
-  if (status.ok()) {
-    status = Compute();
-  }
-  if (!status.ok()) {
-    return Annotate(
-        status, absl::StrCat("rank ", options_.rank, ", epoch ", plan.epoch, ", step ", plan.step));
-  }
+// What the plan has for this rank's data-parallel group.
+absl::StatusOr<StepResult> Worker::State::RunPart(StepPlan whole) {
+  const int group = options_.rank / options_.parallelism.tp;
+  ASSIGN_OR_RETURN(const StepPlan plan,
+                   PartOf(std::move(whole), group, options_.parallelism.dp, options_.max_running));
+  RETURN_IF_ERROR(Accept(plan));
+  RETURN_IF_ERROR(Compute());
   StepResult result = Report(plan);
   for (const uint32_t slot : plan.releases) {
     RETURN_IF_ERROR(slots_.Release(slot));
   }
-  last_step_ = plan.step;
+  for (SequenceResult& sequence : result.sequences) {
+    sequence.slot += static_cast<uint32_t>(group * options_.max_running);
+  }
+  return result;
+}
+
+absl::StatusOr<StepResult> Worker::State::Run(StepPlan plan) {
+  RETURN_IF_ERROR(CheckTurn(plan));
+  const uint64_t step = plan.step;
+  absl::StatusOr<StepResult> result = RunPart(std::move(plan));
+  if (!result.ok()) {
+    return Annotate(result.status(),
+                    absl::StrCat("rank ", options_.rank, ", epoch ", epoch_, ", step ", step));
+  }
+  last_step_ = step;
   return result;
 }
 
@@ -366,11 +397,12 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const ModelConfig& config
   return absl::WrapUnique(new Worker(std::move(state)));
 }
 
-absl::Status Worker::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group) {
-  return state_->JoinEpoch(epoch, std::move(tensor_group));
+absl::Status Worker::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
+                               std::unique_ptr<Communicator> data_group) {
+  return state_->JoinEpoch(epoch, std::move(tensor_group), std::move(data_group));
 }
 void Worker::LeaveEpoch() { state_->LeaveEpoch(); }
-absl::StatusOr<StepResult> Worker::Run(const StepPlan& plan) { return state_->Run(plan); }
+absl::StatusOr<StepResult> Worker::Run(StepPlan plan) { return state_->Run(std::move(plan)); }
 void Worker::Abort() { state_->Abort(); }
 
 int64_t Worker::weight_bytes() const { return state_->parts().model->weight_bytes(); }

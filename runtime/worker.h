@@ -30,7 +30,7 @@ struct WorkerOptions {
   int64_t kv_blocks = 0;
   int64_t block_size = 16;
   int64_t max_batch_tokens = 512;
-  int64_t max_running = 256;
+  int64_t max_running = 256;  // of this rank's data-parallel group, as max_batch_tokens is
   int64_t max_model_len = 0;
 };
 
@@ -47,13 +47,17 @@ class Worker {
   ~Worker();
 
   // A new group: drops all sequences and KV contents; the first plan is step 1 of `epoch`.
-  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group);
-  // Aborts and drops the communicator. Idempotent.
+  // `data_group`, the ranks of equal index in their tensor groups, is needed where those exchange
+  // rows for experts, and else null.
+  absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
+                         std::unique_ptr<Communicator> data_group = nullptr);
+  // Aborts and drops the communicators. Idempotent.
   void LeaveEpoch();
 
-  // Executes exactly this plan. FAILED_PRECONDITION for another epoch or a gap in the steps;
+  // Executes exactly what this plan has for the rank's data-parallel group (plan_parts.h).
+  // FAILED_PRECONDITION for another epoch or a gap in the steps;
   // ABORTED or DEADLINE_EXCEEDED from the communicator; afterwards only LeaveEpoch is sensible.
-  absl::StatusOr<StepResult> Run(const StepPlan& plan);
+  absl::StatusOr<StepResult> Run(StepPlan plan);
 
   // Wakes Run in a collective. Any thread.
   void Abort();

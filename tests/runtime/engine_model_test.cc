@@ -37,6 +37,7 @@ constexpr char kTinyConfig[] = R"({
 struct GroupShape {
   DType dtype = DType::kF32;
   int tp = 1;
+  int dp = 1;
   int64_t max_batch_tokens = 64;
   int64_t max_running = 8;
   int64_t kv_blocks = 80;
@@ -56,7 +57,7 @@ std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
   options.dummy_weights = true;
   options.token_ids = config->vocabulary;
   options.dtype = shape.dtype;
-  options.parallelism.tp = shape.tp;
+  options.parallelism = {.tp = shape.tp, .dp = shape.dp};
   options.kv_blocks = shape.kv_blocks;
   options.block_size = 4;
   options.max_batch_tokens = shape.max_batch_tokens;
@@ -137,10 +138,15 @@ std::vector<Outcome> RunOn(const GroupShape& shape, bool together) {
   if (group == nullptr) {
     return {};
   }
-  Engine engine(group->scheduler_options(),
-                [](uint64_t, absl::Status status) { ADD_FAILURE() << status; });
+  Engine engine(
+      group->scheduler_options(), [](uint64_t, absl::Status status) { ADD_FAILURE() << status; },
+      shape.dp);
   engine.GroupReady(group->Join(1, absl::Seconds(60)));
-  return RunAll(engine, Requests(), together);
+  const std::vector<Outcome> outcomes = RunAll(engine, Requests(), together);
+  for (const SchedulerLoad& load : engine.load().groups) {
+    EXPECT_GT(load.counts.prompt_tokens_computed, 0u) << "a group without work";
+  }
+  return outcomes;
 }
 
 // Equal tokens; log-probabilities equal up to `tolerance` of the largest.
@@ -190,6 +196,16 @@ TEST(EngineModel, OutcomesDoNotDependOnTheTensorParallelDegree) {
     const std::vector<Outcome> many = RunOn({.tp = tp}, /*together=*/true);
     ExpectSame(one, many, rounding);
     ExpectSame(many, RunOn({.tp = tp, .max_batch_tokens = 7, .max_running = 4}, true), 0);
+  }
+}
+
+TEST(EngineModel, DataParallelGroupsGiveWhatOneGroupGives) {
+  for (const int tp : {1, 2}) {
+    SCOPED_TRACE(absl::StrCat("tp ", tp));
+    const std::vector<Outcome> one = RunOn({.tp = tp}, /*together=*/true);
+    ASSERT_FALSE(one.empty());
+    ExpectSame(one, RunOn({.tp = tp, .dp = 2}, /*together=*/true), 0);
+    ExpectSame(one, RunOn({.tp = tp, .dp = 3, .max_batch_tokens = 5, .max_running = 2}, true), 0);
   }
 }
 

@@ -42,7 +42,7 @@ class InProcessGroup::Rank : public RankBody {
 absl::StatusOr<std::unique_ptr<InProcessGroup>> InProcessGroup::Create(const ModelConfig& config,
                                                                        WorkerOptions options) {
   std::unique_ptr<InProcessGroup> group(new InProcessGroup(config, options));
-  for (int rank = 0; rank < options.parallelism.tp; ++rank) {
+  for (int rank = 0; rank < options.parallelism.world(); ++rank) {
     DeviceOptions device_options;
     ASSIGN_OR_RETURN(std::unique_ptr<Device> device, Device::Create(device_options));
     options.rank = rank;
@@ -59,14 +59,19 @@ std::unique_ptr<Executor> InProcessGroup::Join(uint64_t epoch, absl::Duration st
     left_.wait(lock, [this] { return joined_ == 0; });
     joined_ = static_cast<int>(workers_.size());
   }
-  auto communicators = MakeThreadCommunicators(static_cast<int>(workers_.size()), step_timeout);
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  for (int group = 0; group < options_.parallelism.dp; ++group) {
+    for (auto& communicator : MakeThreadCommunicators(options_.parallelism.tp, step_timeout)) {
+      communicators.push_back(std::move(communicator));
+    }
+  }
   std::vector<std::unique_ptr<StepLink>> links;
   for (size_t rank = 0; rank < workers_.size(); ++rank) {
     links.push_back(MakeThreadStepLink(
         absl::StrCat("rank ", rank),
         std::make_unique<Rank>(this, workers_[rank].get(), epoch, std::move(communicators[rank]))));
   }
-  return std::make_unique<Executor>(epoch, std::move(links), step_timeout);
+  return std::make_unique<Executor>(epoch, std::move(links), step_timeout, options_.parallelism.dp);
 }
 
 SchedulerOptions InProcessGroup::scheduler_options() const {

@@ -18,7 +18,7 @@ namespace cohort {
 
 class InProcessGroup {
  public:
-  // options.parallelism.tp workers, one CPU thread each; `options.rank` is set per worker.
+  // options.parallelism.world() workers, one CPU thread each; `options.rank` is set per worker.
   static absl::StatusOr<std::unique_ptr<InProcessGroup>> Create(const ModelConfig& config,
                                                                 WorkerOptions options);
   // The executors made by Join must be gone.

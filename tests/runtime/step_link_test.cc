@@ -55,14 +55,15 @@ StepResult GoodResult() {
 
 // Sends the plan to ranks that give these answers and returns what the executor makes of them.
 absl::StatusOr<StepResult> ReceiveOf(std::vector<absl::StatusOr<std::string>> answers,
-                                     const StepPlan& plan = PlanWithOneSample()) {
+                                     const StepPlan& plan = PlanWithOneSample(),
+                                     int data_parallel = 1) {
   std::vector<std::unique_ptr<StepLink>> links;
   for (size_t rank = 0; rank < answers.size(); ++rank) {
     links.push_back(std::make_unique<WrittenLink>(
         absl::StrCat("rank ", rank),
         std::deque<absl::StatusOr<std::string>>{std::move(answers[rank])}));
   }
-  Executor executor(4, std::move(links), absl::Seconds(10));
+  Executor executor(4, std::move(links), absl::Seconds(10), data_parallel);
   EXPECT_TRUE(executor.Send(plan).ok());
   return executor.Receive();
 }
@@ -146,6 +147,48 @@ TEST(Executor, ChecksThatEveryLogprobAskedForCame) {
   expect_refused([](SequenceResult& r) { r.token_top.pop_back(); });
   expect_refused([](SequenceResult& r) { r.logprobs.push_back(0); });
   expect_refused([](SequenceResult& r) { r.score_top.clear(); });
+}
+
+// Slot 2 is of the first group, slot 5 of the second.
+StepPlan PlanOfTwoGroups() {
+  StepPlan plan = PlanWithOneSample();
+  plan.rows.push_back(plan.rows[0]);
+  plan.rows[1].slot = 5;
+  return plan;
+}
+
+StepResult ResultOfSlot(uint32_t slot, uint64_t digest) {
+  StepResult result = GoodResult();
+  result.digest = digest;
+  result.sequences[0].slot = slot;
+  return result;
+}
+
+TEST(Executor, JoinsWhatTheFirstRankOfEveryGroupAnswers) {
+  StepResult silent = GoodResult();
+  silent.sequences.clear();
+  StepResult other_silent = silent;
+  other_silent.digest = 78;  // of another group: its tokens are others
+  const auto result = ReceiveOf({Encode(ResultOfSlot(2, 77)), Encode(silent),
+                                 Encode(ResultOfSlot(5, 78)), Encode(other_silent)},
+                                PlanOfTwoGroups(), 2);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->sequences.size(), 2u);
+  EXPECT_EQ(result->sequences[0].slot, 2u);
+  EXPECT_EQ(result->sequences[1].slot, 5u);
+}
+
+TEST(Executor, ComparesDigestsInsideAGroup) {
+  const std::string first = Encode(ResultOfSlot(2, 77));
+  ExpectFailure(ReceiveOf({first, first, Encode(ResultOfSlot(5, 78)), Encode(ResultOfSlot(5, 79))},
+                          PlanOfTwoGroups(), 2),
+                absl::StatusCode::kInternal, {"rank 2 has 0x", "4e, rank 3 has 0x"});
+}
+
+TEST(Executor, NamesTheFirstRanksWhenTheirAnswersAreNotWhatWasAsked) {
+  ExpectFailure(
+      ReceiveOf({Encode(ResultOfSlot(2, 77)), Encode(ResultOfSlot(6, 78))}, PlanOfTwoGroups(), 2),
+      absl::StatusCode::kInternal, {"rank 0, rank 1: step 1: asked slot 5"});
 }
 
 TEST(Executor, ASendThatFailsNamesItsRank) {
