@@ -13,6 +13,15 @@
 
 namespace cohort {
 
+// Rows that go to, or came from, each rank of a group: those of rank r are rows [r * capacity,
+// r * capacity + counts[r]). The capacity is fixed and the counts are data of the device, so the
+// sizes of a call never depend on them.
+struct ExchangeView {
+  TensorView rows;    // [ranks * capacity, columns], dense; fp32, bf16 or int32
+  TensorView counts;  // [ranks] int32, each in 0..capacity
+  int64_t capacity() const { return rows.rows() / counts.shape.elements(); }
+};
+
 // Every rank of the group makes the same calls in the same order with the same sizes. Calls return
 // void, as operations of a device do: the first failure (a deadline, an abort) sticks, every later
 // call returns at once leaving its output unspecified, and status() tells.
@@ -31,6 +40,11 @@ class Communicator {
   // fp32, bf16 or int32; rows may be strided. `parts` tile [0, total) and may differ in size or be
   // empty.
   virtual void AllGather(TensorView shard, absl::Span<const Range> parts, TensorView out) = 0;
+
+  // Rank r's rows for this rank become `receive`'s rows from r, and their count its count. The same
+  // capacity, columns and dtype on every rank; rows beyond the counts are neither read nor written.
+  // The views share no memory.
+  virtual void AllToAll(const ExchangeView& send, const ExchangeView& receive) = 0;
 
   virtual void Barrier() = 0;
 

@@ -12,6 +12,7 @@
 #include "kernels/check.h"
 #include "kernels/plugin_device.h"
 #include "kernels/plugin_library.h"
+#include "parallel/exchange_shape.h"
 #include "parallel/gather_shape.h"
 
 namespace cohort {
@@ -41,6 +42,7 @@ class PluginCommunicator : public Communicator {
   int size() const override { return size_; }
   void AllReduceSum(TensorView inout) override;
   void AllGather(TensorView shard, absl::Span<const Range> parts, TensorView out) override;
+  void AllToAll(const ExchangeView& send, const ExchangeView& receive) override;
   void Barrier() override;
   void Abort() override;
   absl::Status status() const override;
@@ -128,6 +130,13 @@ void PluginCommunicator::AllGather(TensorView shard, absl::Span<const Range> par
   Collective("AllGather", [&] {
     return table_->all_gather(handle_, &plugin_shard, plugin_parts.data(), &plugin_out);
   });
+}
+
+void PluginCommunicator::AllToAll(const ExchangeView& send, const ExchangeView& receive) {
+  CheckExchangeShapes(size_, send, receive);
+  Fail(absl::UnimplementedError(absl::StrCat("rank ", rank_, " of ", size_,
+                                             ": all-to-all on this device is not there yet; use "
+                                             "--device cpu")));
 }
 
 void PluginCommunicator::Barrier() {

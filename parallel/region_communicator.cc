@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_join.h"
 #include "kernels/check.h"
+#include "parallel/exchange_shape.h"
 #include "parallel/gather_shape.h"
 #include "parallel/rank_order_sum.h"
 #include "parallel/row_stream.h"
@@ -13,7 +14,7 @@
 namespace cohort {
 namespace {
 
-enum Operation : uint32_t { kBarrier = 0, kAllReduce = 1, kAllGather = 2 };
+enum Operation : uint32_t { kBarrier = 0, kAllReduce = 1, kAllGather = 2, kAllToAll = 3 };
 
 // Up to here every rank sums everything: reading that much of each rank costs less than a second
 // step.
@@ -34,6 +35,8 @@ StringView OperationName(uint32_t kind) {
       return "all-reduce";
     case kAllGather:
       return "all-gather";
+    case kAllToAll:
+      return "all-to-all";
   }
   return "unknown operation";
 }
@@ -189,6 +192,33 @@ void RegionCommunicator::AllGather(TensorView shard, absl::Span<const Range> par
   if (parts[rank_].size() > 0) {
     CopyRows(shard, out.Columns(parts[rank_].begin, parts[rank_].size()));
   }
+}
+
+void RegionCommunicator::AllToAll(const ExchangeView& send, const ExchangeView& receive) {
+  CheckExchangeShapes(size_, send, receive);
+  const int64_t row_bytes = send.rows.columns() * SizeOf(send.rows.dtype);
+  const int64_t block_bytes = send.capacity() * row_bytes;
+  if (!Begin(Kind(kAllToAll, send.rows.dtype), block_bytes)) {
+    return;
+  }
+  if (block_bytes == 0) {
+    std::fill_n(receive.counts.As<int32_t>(), size_, 0);
+    return;
+  }
+  if (!TradeCounts(send, row_bytes)) {
+    return;
+  }
+  for (int source = 0; source < size_; ++source) {
+    receive.counts.As<int32_t>()[source] =
+        static_cast<int32_t>(ExchangedBytes(source, rank_) / row_bytes);
+  }
+  for (int rank = 0; rank < size_; ++rank) {
+    ExchangedBytes(rank, rank) = 0;  // stays where it is
+  }
+  const int64_t own = rank_ * send.capacity();
+  const int64_t own_rows = receive.counts.As<int32_t>()[rank_];
+  CopyRows(send.rows.Rows(own, own_rows), receive.rows.Rows(own, own_rows));
+  TradeRows(send, receive);
 }
 
 void RegionCommunicator::Barrier() {

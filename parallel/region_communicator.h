@@ -9,6 +9,7 @@
 //   all-reduce, small   1 step: whole payload; every rank sums all of it.
 //   all-reduce, large   2 steps per chunk: inputs, of which rank r sums part r; then the sums.
 //   all-gather          1 step per chunk.
+//   all-to-all          1 step for the counts, then 1 per chunk of the longest of all ranks' rows.
 //   barrier             1 step without data.
 //
 // In a group that spans hosts, each host has a region with places for all ranks, and one rank of it
@@ -51,6 +52,7 @@ class RegionCommunicator : public Communicator {
   int size() const override { return size_; }
   void AllReduceSum(TensorView inout) override;
   void AllGather(TensorView shard, absl::Span<const Range> parts, TensorView out) override;
+  void AllToAll(const ExchangeView& send, const ExchangeView& receive) override;
   void Barrier() override;
   void Abort() override;
   absl::Status status() const override;
@@ -72,6 +74,14 @@ class RegionCommunicator : public Communicator {
   bool ReduceDirect(std::byte* data, DType dtype, int64_t count);
   bool ReduceByParts(std::byte* data, DType dtype, int64_t count);
 
+  // Of an all-to-all: every rank's counts become exchanged_bytes_; then the rows, chunk by chunk.
+  bool TradeCounts(const ExchangeView& send, int64_t row_bytes);
+  void TradeRows(const ExchangeView& send, const ExchangeView& receive);
+  int64_t& ExchangedBytes(int source, int reader) {
+    return exchanged_bytes_[static_cast<size_t>(source) * static_cast<size_t>(size_) +
+                            static_cast<size_t>(reader)];
+  }
+
   std::byte* own_buffer() const { return region_->buffer(rank_, step_); }
   void Fail(absl::Status status);
   absl::Status DeadlineError(int first_missing) const;
@@ -85,10 +95,11 @@ class RegionCommunicator : public Communicator {
   const std::unique_ptr<RegionBridge> bridge_;
 
   // Of the worker thread.
-  Announcement current_;              // the collective under way
-  uint32_t step_ = 1;                 // the next step to be posted
-  int64_t deadline_nanos_ = 0;        // of the collective under way; 0 until it has to sleep
-  std::vector<const void*> sources_;  // scratch of the sums, one entry per rank
+  Announcement current_;                  // the collective under way
+  uint32_t step_ = 1;                     // the next step to be posted
+  int64_t deadline_nanos_ = 0;            // of the collective under way; 0 until it has to sleep
+  std::vector<const void*> sources_;      // scratch of the sums, one entry per rank
+  std::vector<int64_t> exchanged_bytes_;  // scratch of the all-to-all, [from, to]
 
   // Set by whichever comes first of Abort() and a failure; read in every wait.
   std::atomic<bool> failed_{false};

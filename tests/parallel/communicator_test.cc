@@ -245,6 +245,73 @@ TEST_P(CommunicatorTest, AllGatherTakesAShardThatAlreadyLiesInTheOutput) {
   });
 }
 
+// Row i of those that `from` sends to `to`.
+template <class T>
+T ExchangedValue(int from, int to, int64_t i, int64_t column) {
+  return FromFloat<T>(static_cast<float>((from * 8 + to) * 16 + i % 16 + column % 2));
+}
+
+// counts(from, to) rows; the rows beyond them must not change.
+template <class T>
+void ExpectAllToAll(Communicator& group, int64_t capacity, int64_t columns,
+                    const std::function<int32_t(int from, int to)>& counts) {
+  const T untouched = FromFloat<T>(-1);
+  const size_t elements = static_cast<size_t>(group.size() * capacity * columns);
+  std::vector<T> sent(elements, untouched), received(elements, untouched);
+  std::vector<T> expected(elements, untouched);
+  std::vector<int32_t> sent_counts, received_counts(static_cast<size_t>(group.size()), -1);
+  std::vector<int32_t> expected_counts;
+  for (int peer = 0; peer < group.size(); ++peer) {
+    sent_counts.push_back(counts(group.rank(), peer));
+    expected_counts.push_back(counts(peer, group.rank()));
+    for (int64_t i = 0; i < capacity * columns; ++i) {
+      const size_t index = static_cast<size_t>(peer * capacity * columns + i);
+      const int64_t row = i / columns;
+      if (row < sent_counts.back()) {
+        sent[index] = ExchangedValue<T>(group.rank(), peer, row, i % columns);
+      }
+      if (row < expected_counts.back()) {
+        expected[index] = ExchangedValue<T>(peer, group.rank(), row, i % columns);
+      }
+    }
+  }
+  const auto view = [&](std::vector<T>& rows, std::vector<int32_t>& row_counts) {
+    return ExchangeView{
+        .rows = TensorView(rows.data(), DTypeOf<T>(), {group.size() * capacity, columns}),
+        .counts = TensorView(row_counts.data(), DType::kI32, {group.size()})};
+  };
+  group.AllToAll(view(sent, sent_counts), view(received, received_counts));
+  ASSERT_TRUE(group.status().ok()) << group.status();
+  EXPECT_EQ(received_counts, expected_counts);
+  ExpectSameBits(received, expected);
+}
+
+TEST_P(CommunicatorTest, AllToAllBringsEveryRankWhatTheOthersSendIt) {
+  GetParam().run([](Communicator& group) {
+    const auto uneven = [](int from, int to) { return (from * 3 + to * 5) % 4; };
+    const auto nothing = [](int, int) { return 0; };
+    const auto everything = [](int, int) { return 4; };
+    const auto to_one = [](int, int to) { return to == 0 ? 4 : 0; };
+    const auto from_one = [](int from, int) { return from == 0 ? 4 : 0; };
+    for (const std::function<int32_t(int, int)>& counts :
+         std::vector<std::function<int32_t(int, int)>>{uneven, nothing, everything, to_one,
+                                                       from_one}) {
+      ExpectAllToAll<float>(group, 4, 5, counts);
+      ExpectAllToAll<BFloat16>(group, 4, 3, counts);
+    }
+    ExpectAllToAll<float>(group, 0, 5, nothing);
+  });
+}
+
+TEST_P(CommunicatorTest, AllToAllMovesMoreThanABuffer) {
+  GetParam().run([](Communicator& group) {
+    // Up to 416,000 bytes from rank to rank, of buffers of 262,144 for all of them.
+    const auto uneven = [](int from, int to) { return (from + 2 * to) % 3 == 0 ? 104 : from; };
+    ExpectAllToAll<float>(group, 110, 1000, uneven);
+    ExpectAllToAll<BFloat16>(group, 110, 1001, uneven);
+  });
+}
+
 // Every round has its own values, so a buffer reused too early or a wait that ends too early shows.
 TEST_P(CommunicatorTest, BackToBackCollectivesDoNotMix) {
   GetParam().run([](Communicator& group) {
@@ -266,6 +333,10 @@ TEST_P(CommunicatorTest, BackToBackCollectivesDoNotMix) {
           ASSERT_EQ(all[rank], round * 10 + rank) << "round " << round;
         }
       }
+      if (round % 7 == 0) {
+        const auto counts = [round](int from, int to) { return (round + from + to) % 3; };
+        ExpectAllToAll<float>(group, 3, 2, counts);
+      }
       if (round % 5 == 0) {
         group.Barrier();
       }
@@ -282,6 +353,11 @@ TEST_P(CommunicatorTest, AnAbortSticksAndEveryLaterCallReturns) {
     EXPECT_EQ(group.status().code(), absl::StatusCode::kAborted);
     std::vector<float> values(kManyElements);
     group.AllReduceSum(TensorView(values.data(), DType::kF32, {kManyElements}));
+    std::vector<int32_t> counts(static_cast<size_t>(group.size()));
+    const ExchangeView exchange = {
+        .rows = TensorView(values.data(), DType::kF32, {group.size(), 1}),
+        .counts = TensorView(counts.data(), DType::kI32, {group.size()})};
+    group.AllToAll(exchange, exchange);
     group.Barrier();
     EXPECT_EQ(group.status().code(), absl::StatusCode::kAborted) << group.status();
   });

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -104,18 +105,36 @@ class Pipe {
   int ends_[2];
 };
 
-void ReduceUntilFailure(Communicator& group, const Pipe* under_way) {
-  std::vector<float> values(20000);
+// `call` makes one collective.
+void CallUntilFailure(Communicator& group, const std::function<void(Communicator&)>& call,
+                      const Pipe* under_way) {
   for (int round = 0; group.status().ok(); ++round) {
-    group.AllReduceSum(TensorView(values.data(), DType::kF32, {20000}));
+    call(group);
     if (round == 20 && under_way != nullptr) {
       under_way->Send();
     }
   }
 }
 
+void ReduceOnce(Communicator& group) {
+  std::vector<float> values(20000);
+  group.AllReduceSum(TensorView(values.data(), DType::kF32, {20000}));
+}
+
+// More than one step of rows.
+void ExchangeOnce(Communicator& group) {
+  const int64_t rows = 30 * group.size();
+  std::vector<float> sent(static_cast<size_t>(rows * 1000)), received(sent);
+  std::vector<int32_t> counts(static_cast<size_t>(group.size()), 30), received_counts(counts);
+  const auto view = [&](std::vector<float>& values, std::vector<int32_t>& row_counts) {
+    return ExchangeView{.rows = TensorView(values.data(), DType::kF32, {rows, 1000}),
+                        .counts = TensorView(row_counts.data(), DType::kI32, {group.size()})};
+  };
+  group.AllToAll(view(sent, counts), view(received, received_counts));
+}
+
 // Rank 2 is a process, ranks 0 and 1 are threads here with mappings of their own.
-TEST(HostProcess, RanksOfAKilledProcessReturnOnceTheyAreAborted) {
+void ExpectTheOthersReturnOnceAborted(const std::function<void(Communicator&)>& call) {
   const absl::StatusOr<int> region = CreateHostCommunicatorRegion(3);
   ASSERT_TRUE(region.ok()) << region.status();
   const Pipe under_way;
@@ -123,14 +142,14 @@ TEST(HostProcess, RanksOfAKilledProcessReturnOnceTheyAreAborted) {
   ASSERT_GE(victim, 0);
   if (victim == 0) {
     RunRankProcess(*region, {.rank = 2, .size = 3},
-                   [&](Communicator& group) { ReduceUntilFailure(group, &under_way); });
+                   [&](Communicator& group) { CallUntilFailure(group, call, &under_way); });
   }
   const auto first = MakeHostCommunicator(*region, {.rank = 0, .size = 3});
   const auto second = MakeHostCommunicator(*region, {.rank = 1, .size = 3});
   ASSERT_TRUE(first.ok() && second.ok());
   close(*region);
-  std::thread first_worker([&] { ReduceUntilFailure(**first, nullptr); });
-  std::thread second_worker([&] { ReduceUntilFailure(**second, nullptr); });
+  std::thread first_worker([&] { CallUntilFailure(**first, call, nullptr); });
+  std::thread second_worker([&] { CallUntilFailure(**second, call, nullptr); });
 
   EXPECT_TRUE(under_way.Receive(absl::Seconds(60)));
   EXPECT_EQ(kill(victim, SIGKILL), 0);
@@ -146,6 +165,11 @@ TEST(HostProcess, RanksOfAKilledProcessReturnOnceTheyAreAborted) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
   EXPECT_EQ((*first)->status().code(), absl::StatusCode::kAborted) << (*first)->status();
   EXPECT_EQ((*second)->status().code(), absl::StatusCode::kAborted) << (*second)->status();
+}
+
+TEST(HostProcess, RanksOfAKilledProcessReturnOnceTheyAreAborted) {
+  ExpectTheOthersReturnOnceAborted(ReduceOnce);
+  ExpectTheOthersReturnOnceAborted(ExchangeOnce);
 }
 
 TEST(HostProcess, ADeadlineNamesARankThatNeverCame) {

@@ -220,6 +220,18 @@ TEST_F(PluginCommunicatorTest, AbortSticksAndNothingMoreIsEnqueued) {
   EXPECT_EQ(communicator->status().message(), "rank 1 of 4: the communicator was aborted");
 }
 
+TEST_F(PluginCommunicatorTest, AllToAllIsRefusedInOneLine) {
+  const std::unique_ptr<Communicator> communicator = Make();
+  int32_t counts[4] = {};
+  float rows[16] = {};
+  const ExchangeView exchange = {.rows = TensorView(rows, DType::kF32, {8, 2}),
+                                 .counts = TensorView(counts, DType::kI32, {4})};
+  communicator->AllToAll(exchange, exchange);
+  EXPECT_EQ(communicator->status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(communicator->status().message(),
+            "rank 1 of 4: all-to-all on this device is not there yet; use --device cpu");
+}
+
 TEST_F(PluginCommunicatorTest, TheFirstFailureSticksAndNamesTheCollective) {
   const std::unique_ptr<Communicator> communicator = Make();
   communicator->Barrier();
