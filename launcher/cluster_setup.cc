@@ -21,9 +21,10 @@ absl::Status CheckAgents(const ServeOptions& options) {
         absl::StrCat("--cluster-listen ", options.cluster_listen->ToString(),
                      " needs --agents of at least 2, this node included"));
   }
-  if (options.agents > options.tp) {
+  if (options.agents > options.world()) {
+    const std::string groups = options.dp > 1 ? absl::StrCat(" x --dp ", options.dp) : "";
     return absl::InvalidArgumentError(absl::StrCat("--agents ", options.agents,
-                                                   " is more than --tp ", options.tp,
+                                                   " is more than --tp ", options.tp, groups,
                                                    ": every node needs a rank"));
   }
   return absl::OkStatus();

@@ -34,6 +34,19 @@ void FillAgent(const AgentStatus& agent, v1::AgentInfo& message) {
   message.set_loss(agent.loss);
 }
 
+void FillGroup(const SchedulerLoad& load, v1::DataParallelGroup& message) {
+  message.set_running(static_cast<uint32_t>(load.running));
+  message.set_waiting(static_cast<uint32_t>(load.waiting));
+  message.set_paused(static_cast<uint32_t>(load.paused));
+  message.set_kv_blocks_used(static_cast<uint64_t>(load.blocks_used));
+  message.set_kv_blocks_cached(static_cast<uint64_t>(load.blocks_cached));
+  message.set_kv_blocks_total(static_cast<uint64_t>(load.blocks_total));
+  message.set_prompt_tokens(load.counts.prompt_tokens_computed);
+  message.set_preemptions(load.counts.preemptions);
+  message.set_prefix_queried_tokens(load.counts.prefix_queried_tokens);
+  message.set_prefix_hit_tokens(load.counts.prefix_hit_tokens);
+}
+
 void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
   message.set_running(static_cast<uint32_t>(load.running));
   message.set_waiting(static_cast<uint32_t>(load.waiting));
@@ -50,6 +63,15 @@ void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
   message.set_preemptions(load.preemptions);
   message.set_prefix_queried_tokens(load.prefix_queried_tokens);
   message.set_prefix_hit_tokens(load.prefix_hit_tokens);
+  // The groups have equally many consecutive ranks.
+  const size_t group_ranks = static_cast<size_t>(message.ranks_size()) / load.groups.size();
+  for (size_t group = 0; group < load.groups.size(); ++group) {
+    v1::DataParallelGroup& added = *message.add_groups();
+    FillGroup(load.groups[group], added);
+    for (size_t rank = 0; rank < group_ranks; ++rank) {
+      added.add_ranks(static_cast<uint32_t>(group * group_ranks + rank));
+    }
+  }
 }
 
 }  // namespace

@@ -28,19 +28,17 @@ constexpr absl::Duration kAgentGrace = absl::Seconds(3);
 constexpr absl::Duration kReminderPeriod = absl::Seconds(10);
 
 int WorldOf(const v1::RankConfiguration& configuration) {
-  return static_cast<int>(configuration.tensor_parallel());
+  return static_cast<int>(configuration.tensor_parallel() * configuration.data_parallel());
 }
 
 absl::Status CheckConfiguration(const CoordinatorOptions& options) {
   const v1::RankConfiguration& configuration = options.configuration;
   // Room for the message's own fields and for the epoch's.
   constexpr size_t kMaxConfigurationBytes = kMaxControlBytes - 1024;
-  if (configuration.tensor_parallel() < 1 || configuration.data_parallel() > 1 ||
-      configuration.expert_parallel() > 1) {
+  if (configuration.tensor_parallel() < 1 || configuration.data_parallel() < 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("tensor, data and expert parallelism of ", configuration.tensor_parallel(),
-                     ", ", configuration.data_parallel(), ", ", configuration.expert_parallel(),
-                     ": only tensor parallelism, of at least 1, is there"));
+        absl::StrCat("tensor and data parallelism of ", configuration.tensor_parallel(), " and ",
+                     configuration.data_parallel(), ": both must be at least 1"));
   }
   if (options.agents < 1 || options.agents > WorldOf(configuration) ||
       (options.agents > 1) != options.cluster_listen.has_value()) {
@@ -65,6 +63,8 @@ MembershipOptions MakeMembershipOptions(const CoordinatorOptions& options) {
   MembershipOptions membership;
   membership.ranks = WorldOf(options.configuration);
   membership.agents = options.agents;
+  membership.data_parallel = static_cast<int>(options.configuration.data_parallel());
+  membership.exchanges_experts = options.configuration.exchanges_experts();
   membership.agents_deadline = SteadyNow() + options.agents_timeout;
   membership.load_timeout = options.load_timeout;
   membership.load_stall_timeout = options.load_stall_timeout;
@@ -155,12 +155,14 @@ class Coordinator::State {
 
 Coordinator::State::State(CoordinatorOptions options)
     : options_(std::move(options)),
-      engine_(options_.scheduler,
-              [this, tasks = tasks_](uint64_t epoch, absl::Status status) {
-                tasks->Post([this, epoch, status = std::move(status)] {
-                  membership_.StepFailed(epoch, status, SteadyNow());
-                });
-              }),
+      engine_(
+          options_.scheduler,
+          [this, tasks = tasks_](uint64_t epoch, absl::Status status) {
+            tasks->Post([this, epoch, status = std::move(status)] {
+              membership_.StepFailed(epoch, status, SteadyNow());
+            });
+          },
+          static_cast<int>(options_.configuration.data_parallel())),
       membership_(MakeMembershipOptions(options_)),
       roster_(MakeRosterOptions(options_), MakeRosterGroup()),
       board_(membership_.status()) {}
@@ -369,7 +371,8 @@ void Coordinator::State::Do(const ServeEpoch& action) {
   }
   engine_.GroupReady(std::make_unique<Executor>(
       action.epoch, std::move(links),
-      absl::Milliseconds(options_.configuration.step_timeout_milliseconds())));
+      absl::Milliseconds(options_.configuration.step_timeout_milliseconds()),
+      static_cast<int>(options_.configuration.data_parallel())));
   LogInfo("epoch_serving", {{"epoch", action.epoch}, {"ranks", WorldOf(options_.configuration)}});
 }
 

@@ -1,13 +1,17 @@
-// The shared memory of one epoch on one node, all of it anonymous: the region the ranks'
-// communicator meets in, and two rings per rank. Created by the agent, which passes the descriptors
-// to the ranks and may then drop them.
+// The shared memory of one epoch on one node, all of it anonymous: the regions that the
+// communicators of its ranks meet in, one per group, and two rings per rank. Created by the agent,
+// which passes the descriptors to the ranks and may then drop them.
 #ifndef COHORT_LAUNCHER_EPOCH_MEMORY_H_
 #define COHORT_LAUNCHER_EPOCH_MEMORY_H_
 
+#include <map>
+#include <utility>
 #include <vector>
 
+#include "cohort/v1/cluster.pb.h"
 #include "kernels/status.h"
 #include "launcher/file_descriptor.h"
+#include "parallel/shard_plan.h"
 
 namespace cohort {
 
@@ -16,12 +20,23 @@ struct RankRings {
   FileDescriptor outcomes;  // back
 };
 
-struct EpochMemory {
-  FileDescriptor communicator;
-  std::vector<RankRings> ranks;  // of this node
+class EpochMemory {
+ public:
+  // For the ranks `own` of this node.
+  static absl::StatusOr<EpochMemory> Create(const v1::BeginEpoch& begin, Range own);
 
-  // For `local_ranks` on this node of a group of `group_ranks`.
-  static absl::StatusOr<EpochMemory> Create(int local_ranks, int group_ranks);
+  const RankRings& rings(int rank) const { return ranks_.at(rank).rings; }
+  // What a rank gets: plans, outcomes, the region of each of its groups (GroupsOf).
+  std::vector<int> DescriptorsOf(int rank) const;
+
+ private:
+  struct RankMemory {
+    RankRings rings;
+    std::vector<int> regions;  // of its groups, in regions_
+  };
+
+  std::map<int, RankMemory> ranks_;
+  std::map<std::pair<size_t, int>, FileDescriptor> regions_;  // by kind and first rank of the group
 };
 
 }  // namespace cohort

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_join.h"
 #include "kernels/check.h"
+#include "launcher/epoch_groups.h"
 #include "launcher/ring_step_link.h"
 
 namespace cohort {
@@ -175,7 +176,6 @@ void Membership::MaybeBeginEpoch(absl::Time now) {
   ++epoch_;
   phase_ = Phase::kJoining;
   join_by_ = now + options_.join_epoch_timeout;
-  listeners_.assign(seats_.seats().size(), {});
   StartEpoch action;
   action.begin.set_epoch(epoch_);
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -184,19 +184,26 @@ void Membership::MaybeBeginEpoch(absl::Time now) {
     member.set_rank(static_cast<uint32_t>(rank));
     member.set_agent(ranks_[rank].agent);
   }
+  action.begin.set_tensor_parallel(static_cast<uint32_t>(options_.ranks / options_.data_parallel));
+  action.begin.set_exchanges_experts(options_.exchanges_experts);
+  const auto connecting = ConnectingRanks(action.begin);
+  CHECK_OK(connecting.status());
+  listeners_.clear();
+  for (const uint32_t rank : *connecting) listeners_[rank] = std::nullopt;
   actions_.push_back(std::move(action));
 }
 
 void Membership::EpochListening(const v1::EpochListeners& listeners, absl::Time) {
   if (phase_ != Phase::kJoining || listeners.epoch() != epoch_) return;
-  if (Find(listeners.rank()) == nullptr) return;
-  listeners_[static_cast<size_t>(seats_.SeatOf(static_cast<int>(listeners.rank())))] = listeners;
-  for (const v1::EpochListeners& of_agent : listeners_) {
-    if (of_agent.listeners_size() == 0) return;
-  }
+  const auto awaited = listeners_.find(listeners.rank());
+  if (awaited == listeners_.end()) return;
+  awaited->second = listeners;
   SharePeers action;
   action.peers.set_epoch(epoch_);
-  action.peers.mutable_agents()->Add(listeners_.begin(), listeners_.end());
+  for (const auto& [rank, of_rank] : listeners_) {
+    if (!of_rank.has_value()) return;
+    *action.peers.add_agents() = *of_rank;
+  }
   actions_.push_back(std::move(action));
 }
 

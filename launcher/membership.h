@@ -27,6 +27,8 @@ namespace cohort {
 struct MembershipOptions {
   int ranks = 1;
   int agents = 1;
+  int data_parallel = 1;           // groups of equally many consecutive ranks
+  bool exchanges_experts = false;  // as in v1::BeginEpoch
   // When all agents must have joined for the first time; later the group waits for them for ever.
   absl::Time agents_deadline = absl::InfiniteFuture();
   absl::Duration load_timeout = absl::Hours(1);          // from a process's start to ready
@@ -157,8 +159,8 @@ class Membership {
   absl::Time begin_at_ =
       absl::InfinitePast();  // no epoch before; InfinitePast: nothing to wait for
   AgentSeats seats_;
-  // Of the present epoch, by place; those that have not come have no rank's listeners.
-  std::vector<v1::EpochListeners> listeners_;
+  // Of the present epoch, by rank: those that are to come, and those that have.
+  std::map<uint32_t, std::optional<v1::EpochListeners>> listeners_;
   std::vector<Rank> ranks_;
   std::vector<MembershipAction> actions_;
   absl::Status failure_;

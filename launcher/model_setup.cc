@@ -89,7 +89,8 @@ absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int64_t cores = known ? CPU_COUNT(&allowed) : 1;
-  setup.threads = options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / options.tp);
+  setup.threads =
+      options.threads > 0 ? options.threads : std::max<int64_t>(1, cores / options.world());
   return absl::OkStatus();
 }
 
@@ -164,13 +165,23 @@ absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup
                    " bytes is more than the memory of this machine, ", bytes, " bytes"));
 }
 
-// KV bytes of one token on the rank that holds most of them.
-absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const ModelSetup& setup) {
+absl::Status CheckDegrees(const ServeOptions& options, const ModelSetup& setup) {
+  constexpr int64_t kMaxRanks = 4096;
   if (options.tp > setup.config.query_heads) {
     return absl::InvalidArgumentError(
         absl::StrCat("--tp ", options.tp, " is outside 1 to ", setup.config.query_heads,
                      ", the number of query heads of ", setup.served_name));
   }
+  if (options.world() > kMaxRanks) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--dp ", options.dp, " is outside 1 to ", kMaxRanks / options.tp, ": with --tp ",
+        options.tp, " it makes ", options.world(), " ranks; there can be ", kMaxRanks));
+  }
+  return absl::OkStatus();
+}
+
+// KV bytes of one token on the rank that holds most of them.
+absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const ModelSetup& setup) {
   int64_t most = 0;
   const Parallelism parallelism{.tp = static_cast<int>(options.tp)};
   for (int rank = 0; rank < parallelism.world(); ++rank) {
@@ -227,6 +238,7 @@ absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   RETURN_IF_ERROR(CheckKvMemoryFitsHost(options, setup));
   RETURN_IF_ERROR(ChooseDtype(options, setup));
   RETURN_IF_ERROR(LoadTokenizer(setup));
+  RETURN_IF_ERROR(CheckDegrees(options, setup));
   ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
   ASSIGN_OR_RETURN(const KvSetup kv, SetUpKv(options, bytes_per_token, setup.config.max_positions));
   setup.kv_blocks = kv.blocks;
@@ -248,7 +260,7 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   const int64_t threads = options.agents > 1 ? options.threads : setup.threads;
   configuration.set_threads(static_cast<uint32_t>(threads));
   configuration.set_tensor_parallel(static_cast<uint32_t>(options.tp));
-  configuration.set_data_parallel(1);
+  configuration.set_data_parallel(static_cast<uint32_t>(options.dp));
   configuration.set_expert_parallel(1);
   configuration.set_kv_blocks(setup.kv_blocks);
   configuration.set_block_size(options.block_size);

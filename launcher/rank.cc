@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,19 +15,17 @@
 #include "absl/time/time.h"
 #include "launcher/allowed_cores.h"
 #include "launcher/byte_ring.h"
-#include "launcher/epoch_hosts.h"
 #include "launcher/log.h"
 #include "launcher/rank_control.h"
+#include "launcher/rank_groups.h"
 #include "launcher/ring_step_link.h"
-#include "parallel/cluster_communicator.h"
-#include "parallel/host_communicator.h"
 #include "runtime/worker.h"
 
 namespace cohort {
 namespace {
 
 constexpr absl::Duration kProgressPeriod = absl::Milliseconds(100);
-// For the first rank of every other node to listen, and to be connected. Less than the time in
+// For the ranks that connect the other nodes to listen, and to be connected. Less than the time in
 // which the coordinator wants all ranks to have joined, so that it hears from us who is missing.
 constexpr absl::Duration kPeersTimeout = absl::Seconds(20);
 // Before sleeping, where every rank has a core.
@@ -52,7 +51,9 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   options.dummy_weights = configuration.dummy_weights();
   options.mask_padding = configuration.mask_padding();
   options.token_ids = configuration.token_ids();
-  options.parallelism.tp = static_cast<int>(configuration.tensor_parallel());
+  options.parallelism = {.tp = static_cast<int>(configuration.tensor_parallel()),
+                         .dp = static_cast<int>(configuration.data_parallel()),
+                         .ep = static_cast<int>(configuration.expert_parallel())};
   options.rank = static_cast<int>(configure.rank());
   options.kv_blocks = configuration.kv_blocks();
   options.block_size = configuration.block_size();
@@ -80,8 +81,8 @@ class RankMain {
   void SayLoading(int64_t done_bytes, int64_t total_bytes);
   void SayReady();
   void SayFailed(uint64_t epoch, const absl::Status& status, bool joined, bool peers);
-  absl::Status Prepare(const EpochInvitation& invitation);
-  absl::Status Join(const EpochInvitation& invitation);
+  absl::Status Prepare(EpochInvitation invitation);
+  absl::Status Join(uint64_t epoch);
   absl::Status ConnectHosts(uint64_t epoch);
   absl::Status RunSteps();
   absl::StatusOr<std::string> Step(StringView plan_bytes);
@@ -99,8 +100,7 @@ class RankMain {
   // Of the present epoch. Abort from the control thread.
   std::unique_ptr<ByteRingReader> plans_;
   std::unique_ptr<ByteRingWriter> outcomes_;
-  EpochHosts hosts_;
-  std::shared_ptr<GlooMesh> mesh_;  // of the first rank of a node, in a group over several
+  std::unique_ptr<RankGroups> groups_;
 };
 
 absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
@@ -174,20 +174,14 @@ void RankMain::SayFailed(uint64_t epoch, const absl::Status& status, bool joined
 
 // One epoch from its invitation to its end.
 void RankMain::ServeEpoch() {
-  uint64_t epoch = 0;
-  absl::Status status;
-  bool joined = false;
-  bool is_unconnected = false;
-  {
-    const EpochInvitation invitation = control_.WaitForEpoch();
-    epoch = invitation.begin.epoch();
-    status = Prepare(invitation);
-    const bool entered = status.ok() && control_.Enter([this] { AbortEpoch(); });
-    if (entered && mesh_ != nullptr) status = ConnectHosts(epoch);
-    is_unconnected = !status.ok() && entered;
-    if (entered && status.ok()) status = Join(invitation);
-    joined = entered && status.ok();
-  }
+  EpochInvitation invitation = control_.WaitForEpoch();
+  const uint64_t epoch = invitation.begin.epoch();
+  absl::Status status = Prepare(std::move(invitation));
+  const bool entered = status.ok() && control_.Enter([this] { AbortEpoch(); });
+  if (entered && groups_->connects()) status = ConnectHosts(epoch);
+  const bool is_unconnected = !status.ok() && entered;
+  if (entered && status.ok()) status = Join(epoch);
+  const bool joined = entered && status.ok();
   if (joined) {
     v1::RankToAgent message;
     message.mutable_epoch_joined()->set_epoch(epoch);
@@ -203,61 +197,46 @@ void RankMain::ServeEpoch() {
     worker_->LeaveEpoch();
     plans_.reset();
     outcomes_.reset();
-    mesh_.reset();
+    groups_.reset();
   });
 }
 
 // What an abort of the epoch has to reach.
-absl::Status RankMain::Prepare(const EpochInvitation& invitation) {
-  if (invitation.descriptors.size() != 3) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "an epoch came with ", invitation.descriptors.size(), " descriptors instead of 3"));
+absl::Status RankMain::Prepare(EpochInvitation invitation) {
+  std::vector<FileDescriptor>& descriptors = invitation.descriptors;
+  if (descriptors.size() < 2) {
+    return absl::InvalidArgumentError(absl::StrCat("an epoch came with ", descriptors.size(),
+                                                   " descriptors; those of two rings are needed"));
   }
-  ASSIGN_OR_RETURN(plans_, ByteRingReader::Map(invitation.descriptors[1].get(), spin_iterations_));
-  ASSIGN_OR_RETURN(outcomes_,
-                   ByteRingWriter::Map(invitation.descriptors[2].get(), spin_iterations_));
-  ASSIGN_OR_RETURN(hosts_, HostsOf(invitation.begin));
-  const int rank = static_cast<int>(configure_.rank());
-  if (hosts_.spans_hosts() && hosts_.layout.IsLeader(rank)) {
-    ASSIGN_OR_RETURN(mesh_, ListenForHosts(hosts_.layout, rank, hosts_.agents, configure_.address(),
-                                           kPeersTimeout));
-  }
+  ASSIGN_OR_RETURN(plans_, ByteRingReader::Map(descriptors[0].get(), spin_iterations_));
+  ASSIGN_OR_RETURN(outcomes_, ByteRingWriter::Map(descriptors[1].get(), spin_iterations_));
+  RankGroupsOptions options;
+  options.rank = static_cast<int>(configure_.rank());
+  options.address = configure_.address();
+  // A little before the coordinator's own deadline: a rank can tell whom it waited for.
+  options.timeout = step_timeout_ * 9 / 10;
+  options.connect_timeout = kPeersTimeout;
+  options.spin_iterations = spin_iterations_;
+  std::vector<FileDescriptor> regions(std::make_move_iterator(descriptors.begin() + 2),
+                                      std::make_move_iterator(descriptors.end()));
+  ASSIGN_OR_RETURN(groups_, RankGroups::Prepare(options, invitation.begin, std::move(regions)));
   return absl::OkStatus();
 }
 
-absl::Status RankMain::Join(const EpochInvitation& invitation) {
-  HostCommunicatorOptions options;
-  options.rank = static_cast<int>(configure_.rank());
-  options.size = invitation.begin.members_size();
-  // A little before the coordinator's own deadline: a rank can tell whom it waited for.
-  options.timeout = step_timeout_ * 9 / 10;
-  options.spin_iterations = spin_iterations_;
-  const int region = invitation.descriptors[0].get();
-  absl::StatusOr<std::unique_ptr<Communicator>> communicator =
-      hosts_.spans_hosts() ? MakeClusterCommunicator(region, options, hosts_.layout, mesh_)
-                           : MakeHostCommunicator(region, options);
-  RETURN_IF_ERROR(communicator.status());
-  return worker_->JoinEpoch(invitation.begin.epoch(), *std::move(communicator));
+absl::Status RankMain::Join(uint64_t epoch) {
+  ASSIGN_OR_RETURN(RankCommunicators communicators, groups_->MakeCommunicators());
+  return worker_->JoinEpoch(epoch, std::move(communicators.tensor), std::move(communicators.data));
 }
 
-// Tells the first ranks of the other nodes where this one listens, and connects to them.
+// Tells the other nodes' ranks where this one listens, and connects to them.
 absl::Status RankMain::ConnectHosts(uint64_t epoch) {
   v1::RankToAgent message;
   v1::EpochListeners& listeners = *message.mutable_listeners();
+  listeners = groups_->listeners();
   listeners.set_epoch(epoch);
-  for (const std::string& listener : mesh_->listeners()) listeners.add_listeners(listener);
   control_.Say(message);
   ASSIGN_OR_RETURN(const v1::EpochPeers peers, control_.WaitForPeers(absl::Now() + kPeersTimeout));
-  std::vector<std::string> addresses;
-  for (const v1::EpochListeners& agent : peers.agents()) {
-    if (agent.listeners_size() != mesh_->hosts()) {
-      return absl::InvalidArgumentError(absl::StrCat("rank ", agent.rank(), " listens for ",
-                                                     agent.listeners_size(), " agents, of ",
-                                                     mesh_->hosts()));
-    }
-    addresses.push_back(agent.listeners(mesh_->host()));
-  }
-  return mesh_->Connect(addresses);
+  return groups_->Connect(peers);
 }
 
 // Until the epoch ends or a step fails.
@@ -271,14 +250,14 @@ absl::Status RankMain::RunSteps() {
 }
 
 absl::StatusOr<std::string> RankMain::Step(StringView plan_bytes) {
-  ASSIGN_OR_RETURN(const StepPlan plan, DecodeStepPlan(plan_bytes));
-  ASSIGN_OR_RETURN(const StepResult result, worker_->Run(plan));
+  ASSIGN_OR_RETURN(StepPlan plan, DecodeStepPlan(plan_bytes));
+  ASSIGN_OR_RETURN(const StepResult result, worker_->Run(std::move(plan)));
   return Encode(result);
 }
 
 void RankMain::AbortEpoch() {
   const absl::Status reason = absl::UnavailableError("the epoch has ended");
-  if (mesh_ != nullptr) mesh_->Abort();
+  groups_->Abort();
   worker_->Abort();
   plans_->Abort(reason);
   outcomes_->Abort(reason);

@@ -18,7 +18,7 @@ namespace cohort {
 // An epoch to join: who is in it, and its memory.
 struct EpochInvitation {
   v1::BeginEpoch begin;
-  std::vector<FileDescriptor> descriptors;  // communicator, plans, outcomes
+  std::vector<FileDescriptor> descriptors;  // plans, outcomes, the regions of its groups
 };
 
 class RankControl {

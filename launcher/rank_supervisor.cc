@@ -132,21 +132,20 @@ absl::StatusOr<Range> RankSupervisor::FindOwnRanks(const v1::BeginEpoch& begin) 
 }
 
 absl::Status RankSupervisor::ShareMemory(const v1::BeginEpoch& begin, Range own) {
-  ASSIGN_OR_RETURN(const EpochMemory memory,
-                   EpochMemory::Create(static_cast<int>(own.size()), begin.members_size()));
+  ASSIGN_OR_RETURN(const EpochMemory memory, EpochMemory::Create(begin, own));
   v1::AgentToRank message;
   *message.mutable_begin_epoch() = begin;
   options_.links->DropUntil(begin.epoch());
   for (int64_t number = own.begin; number < own.end; ++number) {
     Rank& rank = ranks_.at(static_cast<uint32_t>(number));
-    const RankRings& rings = memory.ranks[static_cast<size_t>(number - own.begin)];
+    const RankRings& rings = memory.rings(static_cast<int>(number));
     ASSIGN_OR_RETURN(
         std::unique_ptr<StepLink> link,
         RingStepLink::Map(NameOfRank(static_cast<uint32_t>(number), *rank.process),
                           rings.plans.get(), rings.outcomes.get(), kCoordinatorSpinIterations));
     options_.links->Put(begin.epoch(), static_cast<int>(number), std::move(link));
     Tell(static_cast<uint32_t>(number), rank, message,
-         {memory.communicator.get(), rings.plans.get(), rings.outcomes.get()});
+         memory.DescriptorsOf(static_cast<int>(number)));
   }
   return absl::OkStatus();
 }

@@ -50,7 +50,7 @@ ServingContext MakeServingContext(const ServeOptions& options, const ModelSetup&
   info.set_device(setup.device);
   info.set_dtype(std::string(NameOf(setup.dtype)));
   info.set_tensor_parallel(static_cast<uint32_t>(options.tp));
-  info.set_data_parallel(1);
+  info.set_data_parallel(static_cast<uint32_t>(options.dp));
   info.set_expert_parallel(1);
   info.set_max_running(static_cast<uint32_t>(options.max_running));
   info.set_max_batch_tokens(static_cast<uint32_t>(options.max_batch_tokens));
@@ -130,6 +130,7 @@ absl::Status Serve(const ServeOptions& options, StopSignals& signals) {
                        {"device", setup.device},
                        {"dtype", NameOf(setup.dtype)},
                        {"tp", options.tp},
+                       {"dp", options.dp},
                        {"agents", options.agents},
                        {"threads_per_rank", setup.threads},
                        {"kv_blocks", setup.kv_blocks},

@@ -56,6 +56,9 @@ void AddModelFlags(CLI::App& app, ServeOptions& options) {
 void AddRankFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--tp", IntegerInto(options.tp, 1, 65536), "N",
           "Ranks that each layer is cut over, from 1 to the number of query heads (default: 1)");
+  AddFlag(app, "--dp", IntegerInto(options.dp, 1, 65536), "N",
+          "Groups of --tp ranks that serve requests of their own, each with its own KV memory and "
+          "limits; --tp x --dp ranks in all, at most 4096 (default: 1)");
   AddFlag(app, "--device", WordInto(options.device, {"auto", "cpu", "cuda"}), "DEVICE",
           "auto, cpu or cuda (default: auto, which is cuda where it is available)");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",
@@ -69,13 +72,13 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--max-model-len", IntegerInto(options.max_model_len, 1, int64_t{1} << 31), "N",
           "Tokens of a prompt and its completion together (default: max_position_embeddings)");
   AddFlag(app, "--max-running", IntegerInto(options.max_running, 1, kMany), "N",
-          "Sequences in progress at a time (default: 256)");
+          "Sequences in progress at a time in each group of --dp (default: 256)");
   AddFlag(app, "--max-waiting", IntegerInto(options.max_waiting, 1, kMany), "N",
           "Requests in the queue before more are refused (default: 1024)");
   AddFlag(app, "--max-waiting-tokens", IntegerInto(options.max_waiting_tokens, 1, int64_t{1} << 40),
           "N", "Tokens in the queue before more are refused (default: 4194304)");
   AddFlag(app, "--max-batch-tokens", IntegerInto(options.max_batch_tokens, 1, kMany), "N",
-          "Tokens computed in one step (default: 512)");
+          "Tokens computed in one step by each group of --dp (default: 512)");
   AddFlag(app, "--max-prefill-tokens", IntegerInto(options.max_prefill_tokens, 1, kMany), "N",
           "Prompt tokens of a step that also continues answers; fewer keep the pauses between "
           "their tokens shorter (default: 256)");

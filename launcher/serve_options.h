@@ -16,6 +16,8 @@ struct ServeOptions {
   // A checkpoint directory, `pocket`, or the name of a published config; empty: pocket.
   std::string model;
   int64_t tp = 1;
+  int64_t dp = 1;
+  int64_t world() const { return tp * dp; }  // ranks
   std::string device = "auto";
   std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds
   HostPort listen{"127.0.0.1", 9000};

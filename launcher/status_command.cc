@@ -22,6 +22,20 @@ nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
           {"restarts", rank.restarts()}};
 }
 
+nlohmann::ordered_json ToJson(const v1::DataParallelGroup& group) {
+  return {{"ranks", group.ranks()},
+          {"running", group.running()},
+          {"waiting", group.waiting()},
+          {"paused", group.paused()},
+          {"kv_blocks_used", group.kv_blocks_used()},
+          {"kv_blocks_cached", group.kv_blocks_cached()},
+          {"kv_blocks_total", group.kv_blocks_total()},
+          {"prompt_tokens", group.prompt_tokens()},
+          {"preemptions", group.preemptions()},
+          {"prefix_queried_tokens", group.prefix_queried_tokens()},
+          {"prefix_hit_tokens", group.prefix_hit_tokens()}};
+}
+
 nlohmann::ordered_json ToJson(const v1::AgentInfo& agent) {
   return {{"name", agent.name()},   {"state", agent.state()}, {"address", agent.address()},
           {"cores", agent.cores()}, {"ranks", agent.ranks()}, {"loss", agent.loss()}};
@@ -38,6 +52,15 @@ void PrintAgent(const v1::AgentInfo& agent) {
     absl::PrintF("agent      awaited, %s%s%s\n", ranks, agent.loss().empty() ? "" : "; ",
                  agent.loss());
   }
+}
+
+void PrintGroup(int number, const v1::DataParallelGroup& group) {
+  absl::PrintF(
+      "group %-4d ranks %s, %d running, %d waiting, %d of %d kv blocks used, %d cached, %d of %d "
+      "prefix tokens found\n",
+      number, absl::StrJoin(group.ranks(), ", "), group.running(), group.waiting(),
+      group.kv_blocks_used(), group.kv_blocks_total(), group.kv_blocks_cached(),
+      group.prefix_hit_tokens(), group.prefix_queried_tokens());
 }
 
 void PrintRank(const v1::RankInfo& rank) {
@@ -66,6 +89,9 @@ void PrintTable(const v1::Load& load) {
   absl::PrintF("tokens     %d of prompts, %d generated\n", load.prompt_tokens(),
                load.generated_tokens());
   if (load.state() != "serving") absl::PrintF("awaited    %s\n", load.awaited());
+  for (int group = 0; load.groups_size() > 1 && group < load.groups_size(); ++group) {
+    PrintGroup(group, load.groups(group));
+  }
   for (const v1::AgentInfo& agent : load.agents()) PrintAgent(agent);
   for (const v1::RankInfo& rank : load.ranks()) PrintRank(rank);
 }
@@ -77,6 +103,8 @@ nlohmann::ordered_json ToJson(const v1::Load& load) {
   for (const v1::RankInfo& rank : load.ranks()) ranks.push_back(ToJson(rank));
   nlohmann::ordered_json agents = nlohmann::ordered_json::array();
   for (const v1::AgentInfo& agent : load.agents()) agents.push_back(ToJson(agent));
+  nlohmann::ordered_json groups = nlohmann::ordered_json::array();
+  for (const v1::DataParallelGroup& group : load.groups()) groups.push_back(ToJson(group));
   return {{"state", load.state()},
           {"epoch", load.epoch()},
           {"running", load.running()},
@@ -96,7 +124,8 @@ nlohmann::ordered_json ToJson(const v1::Load& load) {
           {"kv_blocks_cached", load.kv_blocks_cached()},
           {"preemptions", load.preemptions()},
           {"prefix_queried_tokens", load.prefix_queried_tokens()},
-          {"prefix_hit_tokens", load.prefix_hit_tokens()}};
+          {"prefix_hit_tokens", load.prefix_hit_tokens()},
+          {"groups", groups}};
 }
 
 int RunStatus(const StatusOptions& options) {

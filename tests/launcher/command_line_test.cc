@@ -21,6 +21,7 @@ TEST(CommandLine, ServeHasTheDocumentedDefaults) {
   ASSERT_EQ(line.command, Command::kServe) << line.error;
   EXPECT_EQ(line.serve.model, "dir");
   EXPECT_EQ(line.serve.tp, 1);
+  EXPECT_EQ(line.serve.dp, 1);
   EXPECT_EQ(line.serve.listen.ToString(), "127.0.0.1:9000");
   EXPECT_EQ(line.serve.kv_memory_bytes, int64_t{512} << 20);
   EXPECT_EQ(line.serve.max_running, 256);

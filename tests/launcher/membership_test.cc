@@ -225,6 +225,15 @@ TEST(Membership, AddressesAreSharedOnceEveryAgentListens) {
   EXPECT_EQ(group.Listens(0, 1).Actions(), "peers 1 [0,2]");
 }
 
+TEST(Membership, OfSeveralGroupsThoseThatLieOnTwoAgentsAreAwaited) {
+  Group group(6, {.agents = 2, .data_parallel = 3});
+  group.Joins("local", 3).Joins("b", 3);
+  for (uint32_t rank = 0; rank < 6; ++rank) group.IsReady(rank, 10 + rank);
+  group.Actions();
+  EXPECT_EQ(group.Listens(0, 1).Listens(3, 1).Actions(), "") << "rank 0's group is on one agent";
+  EXPECT_EQ(group.Listens(2, 1).Actions(), "peers 1 [2,3]");
+}
+
 TEST(Membership, ALostAgentEndsTheEpochAndTheOthersKeepTheirRanks) {
   Group group = ServingOnTwoAgents();
   group.Leaves("b");

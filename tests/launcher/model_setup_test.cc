@@ -104,6 +104,15 @@ TEST_F(SetUpModelTest, DummyWeightsNeedOnlyAConfig) {
   EXPECT_TRUE(scheduler.prefix_caching);
 }
 
+TEST_F(SetUpModelTest, EveryGroupHasTheWholeKvMemory) {
+  const int64_t blocks = SetUpModel(options_)->kv_blocks;
+  options_.dp = 3;
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->kv_blocks, blocks) << "memory is of a rank";
+  EXPECT_EQ(MakeRankConfiguration(options_, *setup).data_parallel(), 3u);
+}
+
 TEST_F(SetUpModelTest, FlagsGoBeforeTheCheckpoint) {
   options_.dtype = "bf16";
   options_.served_model_name = "other";
@@ -134,6 +143,9 @@ TEST_F(SetUpModelTest, ATokenizerSaysWhichIdsHaveATokenAndABrokenOneIsRefused) {
 TEST_F(SetUpModelTest, RefusesDegreesTheModelDoesNotHave) {
   options_.tp = 5;
   ExpectRefused("--tp 5 is outside 1 to 4");
+  options_.tp = 3;
+  options_.dp = 1366;
+  ExpectRefused("--dp 1366 is outside 1 to 1365: with --tp 3 it makes 4098 ranks");
 }
 
 TEST_F(SetUpModelTest, NamesWhatIsMissing) {
