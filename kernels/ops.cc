@@ -1,5 +1,6 @@
 #include "kernels/ops.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/candidates.h"
@@ -103,6 +104,32 @@ void CheckSilu(const TensorView& gate_up, const TensorView& out) {
   CheckActivation(out, "SiluMultiply out");
   CheckDType(gate_up, out.dtype, "SiluMultiply gate_up");
   CheckShape(gate_up, Shape{out.rows(), 2 * out.columns()}, "SiluMultiply gate_up");
+}
+
+void CheckRouting(const Routing& routing, int64_t tokens) {
+  CheckRank(routing.ids, 2, "routing ids");
+  CheckDType(routing.ids, DType::kI32, "routing ids");
+  CheckDType(routing.weights, DType::kF32, "routing weights");
+  CheckShape(routing.weights, routing.ids.shape, "routing weights");
+  CHECK_EQ(routing.ids.rows(), tokens) << "rows of the routing";
+}
+
+void CheckExperts(const ExpertWeights& experts, const TensorView& x) {
+  CheckRank(experts.down, 3, "experts' down");
+  CheckDType(experts.gate_up, x.dtype, "experts' gate_up");
+  CheckDType(experts.down, x.dtype, "experts' down");
+  CheckShape(experts.down, Shape{experts.count(), x.columns(), experts.columns()}, "experts' down");
+  CheckShape(experts.gate_up, Shape{experts.count(), 2 * experts.columns(), x.columns()},
+             "experts' gate_up");
+  CHECK_GE(experts.first, 0) << "first expert";
+}
+
+void CheckScratch(const ExpertScratch& scratch, int64_t pairs, int64_t columns, DType dtype) {
+  CheckDType(scratch.gate_up, dtype, "experts' scratch");
+  CheckDType(scratch.activated, dtype, "experts' scratch");
+  CHECK_GE(scratch.activated.rows(), pairs) << "pairs of the experts' scratch";
+  CheckShape(scratch.activated, Shape{scratch.activated.rows(), columns}, "experts' scratch");
+  CheckShape(scratch.gate_up, Shape{scratch.activated.rows(), 2 * columns}, "experts' scratch");
 }
 
 void CheckSamplingRow(const SamplingRow& row) {
@@ -235,6 +262,53 @@ void Ops::SiluMultiply(TensorView gate_up, TensorView out) {
   CheckSilu(gate_up, out);
   if (out.rows() > 0 && out.columns() > 0) {
     DoSiluMultiply(gate_up, out);
+  }
+}
+
+void Ops::RouteTopK(TensorView logits, bool normalize, const Routing& routing) {
+  CheckRank(logits, 2, "RouteTopK logits");
+  CheckActivation(logits, "RouteTopK logits");
+  CheckRouting(routing, logits.rows());
+  CHECK(routing.ids.columns() >= 1 && routing.ids.columns() <= logits.columns())
+      << "RouteTopK chooses " << routing.ids.columns() << " of " << logits.columns() << " experts";
+  if (logits.rows() > 0) {
+    DoRouteTopK(logits, normalize, routing);
+  }
+}
+
+void Ops::RoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                    const ExpertScratch& scratch, TensorView out) {
+  CheckRank(x, 2, "RoutedFfn x");
+  CheckActivation(x, "RoutedFfn x");
+  CheckRouting(routing, x.rows());
+  CheckExperts(experts, x);
+  const int64_t pairs = x.rows() * std::min(routing.ids.columns(), experts.count());
+  CheckScratch(scratch, pairs, experts.columns(), x.dtype);
+  CheckDType(out, DType::kF32, "RoutedFfn out");
+  CheckShape(out, x.shape, "RoutedFfn out");
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoRoutedFfn(x, routing, experts, scratch, out);
+  }
+}
+
+void Ops::CountIds(TensorView ids, TensorView counts) {
+  CheckRank(ids, 2, "CountIds ids");
+  CheckDType(ids, DType::kI32, "CountIds ids");
+  CheckIndices(counts, counts.rows(), "CountIds counts");
+  if (ids.rows() > 0 && ids.columns() > 0) {
+    DoCountIds(ids, counts);
+  }
+}
+
+void Ops::AddGated(TensorView x, TensorView gate, TensorView out) {
+  CheckRank(out, 2, "AddGated out");
+  CheckDType(out, DType::kF32, "AddGated out");
+  CheckDType(x, DType::kF32, "AddGated x");
+  CheckShape(x, out.shape, "AddGated x");
+  CheckActivation(gate, "AddGated gate");
+  CheckShape(gate, Shape{out.rows(), 1}, "AddGated gate");
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoAddGated(x, gate, out);
   }
 }
 

@@ -55,6 +55,28 @@ struct KvView {
   int64_t head_dim() const { return keys.shape[3]; }
 };
 
+// Where the rows of a layer with experts go: the router's choice.
+struct Routing {
+  TensorView ids;      // [tokens, k] int32: experts of the whole model; others are nowhere
+  TensorView weights;  // [tokens, k] fp32
+};
+
+// Some consecutive experts of one layer, whole or a slice of their columns.
+struct ExpertWeights {
+  TensorView gate_up;  // [experts, 2 * columns, hidden] act: gate, up
+  TensorView down;     // [experts, hidden, columns] act
+  int64_t first = 0;   // id of the first of them
+
+  int64_t count() const { return down.shape[0]; }
+  int64_t columns() const { return down.shape[2]; }
+};
+
+// What a step keeps per pair of a row and one of its experts.
+struct ExpertScratch {
+  TensorView gate_up;    // [pairs, 2 * columns] act
+  TensorView activated;  // [pairs, columns] act
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -103,6 +125,28 @@ class Ops {
   // MatMul into `gate_up`, then SiluMultiply into `out`: x [tokens, hidden] act, w [columns of
   // gate_up, hidden] act. Afterwards `gate_up` is unspecified.
   void ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
+
+  // The k most probable experts of every row, k the columns of `routing`: softmax in fp32 over all
+  // of them, then the largest in descending order, the lower id first among equals; with
+  // `normalize` the chosen weights are divided by their sum; rounded to the dtype of the logits. A
+  // row with a NaN, or without a finite logit, gets weights of NaN. logits [tokens, experts] act,
+  // rows may be strided; 1 <= k <= experts.
+  void RouteTopK(TensorView logits, bool normalize, const Routing& routing);
+
+  // out[t] = the sum over row t's experts among `experts`, ascending, of weight * down(round(round(
+  // silu(gate)) * up)); zeros where it has none. x [tokens, hidden] act; out [tokens, hidden] fp32;
+  // scratch for min(k, experts) pairs of every row, unspecified afterwards. An id occurs once in
+  // its row.
+  void RoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                 const ExpertScratch& scratch, TensorView out);
+
+  // counts[id] += 1 for every id that is one of counts' places. ids [n, k] int32; counts [m] int32,
+  // which wraps around.
+  void CountIds(TensorView ids, TensorView counts);
+
+  // out += round(sigmoid(gate)) * x. x, out [tokens, hidden] fp32; gate [tokens, 1] act, rows may
+  // be strided.
+  void AddGated(TensorView x, TensorView gate, TensorView out);
 
   // out[i] = x[rows[i]]. rows [n] int32 in device memory; x [tokens, columns]; out [n, columns] of
   // x's dtype.
@@ -159,6 +203,11 @@ class Ops {
                             int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                             const KvView& kv);
   virtual void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
+  virtual void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) = 0;
+  virtual void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                           const ExpertScratch& scratch, TensorView out) = 0;
+  virtual void DoCountIds(TensorView ids, TensorView counts) = 0;
+  virtual void DoAddGated(TensorView x, TensorView gate, TensorView out) = 0;
   virtual void DoGatherRows(TensorView x, TensorView rows, TensorView out) = 0;
   virtual void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
                                  const VocabularySlice& slice, TensorView out) = 0;

@@ -97,6 +97,23 @@ void PluginOps::DoSiluMultiply(TensorView gate_up, TensorView out) {
   table_->silu_multiply(device_, &plugin_gate_up, &plugin_out);
 }
 
+void PluginOps::DoRouteTopK(TensorView, bool, const Routing&) {
+  CHECK(false) << "the plugin has no experts";
+}
+
+void PluginOps::DoRoutedFfn(TensorView, const Routing&, const ExpertWeights&, const ExpertScratch&,
+                            TensorView) {
+  CHECK(false) << "the plugin has no experts";
+}
+
+void PluginOps::DoCountIds(TensorView, TensorView) {
+  CHECK(false) << "the plugin has no experts";
+}
+
+void PluginOps::DoAddGated(TensorView, TensorView, TensorView) {
+  CHECK(false) << "the plugin has no experts";
+}
+
 void PluginOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {
   const CohortCudaTensor plugin_x = ToPlugin(x);
   const CohortCudaTensor plugin_rows = ToPlugin(rows);

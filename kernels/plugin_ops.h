@@ -30,6 +30,12 @@ class PluginOps : public Ops {
                         const BatchView& batch, const KvView& kv, float scale,
                         TensorView out) override;
   void DoSiluMultiply(TensorView gate_up, TensorView out) override;
+  // The table has no experts: a model with them is refused before it is made.
+  void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) override;
+  void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                   const ExpertScratch& scratch, TensorView out) override;
+  void DoCountIds(TensorView ids, TensorView counts) override;
+  void DoAddGated(TensorView x, TensorView gate, TensorView out) override;
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
   // The table has no entries for these yet: the rows come to the host, whose code answers, and what
   // it says goes back.

@@ -26,7 +26,7 @@ void CopyPadded(const From* from, int64_t columns, int64_t padded, To* to) {
 void CopyRow(const TensorView& x, int64_t row, const TensorView& to) {
   WithActivationType(x.dtype, [&]<class From>() {
     WithActivationType(to.dtype, [&]<class To>() {
-      CopyPadded(x.Row<From>(row), x.columns(), to.columns(), to.Row<To>(row));
+      CopyPadded(x.Row<From>(row), x.columns(), to.columns(), to.Row<To>(0));
     });
   });
 }
@@ -40,12 +40,20 @@ TensorView CpuOps::ProductRows(const TensorView& x) {
   if (x.dtype == kernels.x_dtype && x.columns() == columns) {
     return x;
   }
-  product_rows_.resize(std::max(product_rows_.size(), static_cast<size_t>(x.rows() * columns)));
-  const TensorView rows(product_rows_.data(), kernels.x_dtype, Shape{x.rows(), columns});
-  threads_.ParallelFor(x.rows(), kGrainWork / std::max<int64_t>(1, columns) + 1,
+  return CopyProductRows(x, x.rows(), [](int64_t i) { return i; });
+}
+
+// Rows row_of(0), row_of(1), ... of x as the kernels read them: they end in zeros.
+TensorView CpuOps::CopyProductRows(const TensorView& x, int64_t count,
+                                   absl::FunctionRef<int64_t(int64_t)> row_of) {
+  const ActKernels& kernels = kernels_.For(x.dtype);
+  const int64_t columns = RoundedUp(x.columns(), kernels.x_step);
+  product_rows_.resize(std::max(product_rows_.size(), static_cast<size_t>(count * columns)));
+  const TensorView rows(product_rows_.data(), kernels.x_dtype, Shape{count, columns});
+  threads_.ParallelFor(count, kGrainWork / std::max<int64_t>(1, columns) + 1,
                        [&](int64_t begin, int64_t end) {
-                         for (int64_t row = begin; row < end; ++row) {
-                           CopyRow(x, row, rows);
+                         for (int64_t i = begin; i < end; ++i) {
+                           CopyRow(x, row_of(i), rows.Rows(i, 1));
                          }
                        });
   return rows;

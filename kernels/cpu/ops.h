@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/ops.h"
@@ -27,6 +28,12 @@ class CpuOps : public Ops {
   // gemm.cc
   void DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) override;
   void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) override;
+  // experts.cc
+  void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) override;
+  void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                   const ExpertScratch& scratch, TensorView out) override;
+  void DoCountIds(TensorView ids, TensorView counts) override;
+  void DoAddGated(TensorView x, TensorView gate, TensorView out) override;
   // attention.cc
   void DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                         const BatchView& batch, const KvView& kv) override;
@@ -70,10 +77,32 @@ class CpuOps : public Ops {
     const int32_t* blocks = nullptr;
   };
 
+  // A row and one of its experts.
+  struct ExpertPair {
+    int64_t row = 0;
+    float weight = 0;
+  };
+  // pairs_[first, first + rows) are those of an expert, counted from the first of this device.
+  struct ExpertHit {
+    int64_t expert = 0;
+    int64_t first = 0;
+    int64_t rows = 0;
+  };
+
   // gemm.cc
   TensorView ProductRows(const TensorView& x);
+  TensorView CopyProductRows(const TensorView& x, int64_t count,
+                             absl::FunctionRef<int64_t(int64_t)> row_of);
   MatMulOperands Operands(const TensorView& x, const Weight& w, const TensorView* bias,
                           const TensorView& out);
+  // experts.cc
+  void GroupByExpert(const Routing& routing, const ExpertWeights& experts);
+  void GateUpOfExperts(const TensorView& x, const ExpertWeights& experts,
+                       const ExpertScratch& scratch);
+  void DownOfExperts(const TensorView& activated, const ExpertWeights& experts,
+                     const TensorView& out);
+  void AddDownOfExpert(const TensorView& rows, const ExpertHit& hit, const ExpertWeights& experts,
+                       int64_t begin, int64_t end, const TensorView& out) const;
   // attention.cc
   void PlaceTokens(const RopeTable& rope, const BatchView& batch, const KvView& kv);
   template <class T>
@@ -91,6 +120,9 @@ class CpuOps : public Ops {
   std::vector<int32_t> heads_;      // query heads, KV head by KV head
   std::vector<HeadGroup> head_groups_;
   std::vector<TokenRun> runs_;
+  std::vector<ExpertPair> pairs_;   // expert by expert
+  std::vector<ExpertHit> hits_;     // experts with at least one pair, ascending
+  std::vector<int64_t> next_pair_;  // [experts]
 };
 
 // Calls f.operator()<T>() with the C++ type of an activation dtype.

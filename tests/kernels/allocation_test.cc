@@ -75,12 +75,20 @@ class Layer {
     ops.PagedAttention(queries, kv_head_of_query_, batch, kv, 1, rows(attended_));
     ops.MatMul(rows(attended_), {out_weight_.view()}, nullptr, rows(partial_));
     ops.ProjectGateUp(rows(normed_), {ffn_weight_.view()}, rows(gate_up_), rows(activated_));
+    const Routing routing{rows(expert_ids_), rows(expert_weights_)};
+    ops.RouteTopK(rows(router_logits_), true, routing);
+    ops.RoutedFfn(rows(normed_), routing, {experts_up_.view(), experts_down_.view(), 1},
+                  {expert_gate_up_.view(), expert_activated_.view()}, rows(partial_));
+    ops.CountIds(rows(expert_ids_), expert_counts_.view());
+    ops.AddGated(rows(partial_), rows(router_logits_).Columns(0, 1), rows(partial_));
   }
 
  private:
   static constexpr int64_t kHidden = 37;  // no multiple of a vector: rows are copied
   static constexpr int64_t kHeads = 14;
   static constexpr int64_t kHeadDim = 6;
+  static constexpr int64_t kExperts = 4;
+  static constexpr int64_t kChosen = 3;
 
   Tensor Make(Shape shape) { return Make(shape, act_); }
   Tensor Make(Shape shape, DType dtype) {
@@ -107,6 +115,14 @@ class Layer {
   Tensor qkv_weight_ = Make({(kHeads + 4) * kHeadDim, kHidden});
   Tensor out_weight_ = Make({kHidden, kHeads* kHeadDim});
   Tensor ffn_weight_ = Make({2 * kHidden, kHidden});
+  Tensor router_logits_ = Make({kTokens, kExperts});
+  Tensor expert_ids_ = Make({kTokens, kChosen}, DType::kI32);
+  Tensor expert_weights_ = Make({kTokens, kChosen}, DType::kF32);
+  Tensor expert_counts_ = Make({kExperts}, DType::kI32);
+  Tensor experts_up_ = Make({kExperts, 2 * kHidden, kHidden});
+  Tensor experts_down_ = Make({kExperts, kHidden, kHidden});
+  Tensor expert_gate_up_ = Make({kTokens * kChosen, 2 * kHidden});
+  Tensor expert_activated_ = Make({kTokens * kChosen, kHidden});
   Tensor keys_, values_;
 };
 

@@ -62,6 +62,13 @@ std::vector<double> Softmax(std::vector<double> logits) {
   return logits;
 }
 
+// One of several matrices.
+HostTensor Matrix(const HostTensor& matrices, int64_t index) {
+  const int64_t elements = matrices.columns();
+  const auto begin = matrices.values.begin() + index * elements;
+  return {matrices.dtype, Shape{matrices.shape[1], matrices.shape[2]}, {begin, begin + elements}};
+}
+
 }  // namespace
 
 HostTensor Embed(const HostTensor& ids, const HostTensor& table, int64_t first_row, DType out) {
@@ -176,6 +183,66 @@ HostTensor SiluMultiply(const HostTensor& gate_up) {
       const double gate = gate_up.At(row, k);
       const double silu = Cast(gate / (1 + std::exp(-gate)), gate_up.dtype);
       result.At(row, k) = Cast(silu * gate_up.At(row, columns + k), gate_up.dtype);
+    }
+  }
+  return result;
+}
+
+Routing RouteTopK(const HostTensor& logits, int64_t k, bool normalize) {
+  Routing routing{Filled(DType::kI32, Shape{logits.rows(), k}, 0),
+                  Filled(DType::kF32, Shape{logits.rows(), k}, 0)};
+  for (int64_t row = 0; row < logits.rows(); ++row) {
+    std::vector<double> values;
+    for (int64_t expert = 0; expert < logits.columns(); ++expert) {
+      values.push_back(logits.At(row, expert));
+    }
+    std::vector<size_t> order(values.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return values[a] > values[b]; });
+    const std::vector<double> probabilities = Softmax(values);
+    double chosen = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      chosen += probabilities[order[static_cast<size_t>(i)]];
+    }
+    for (int64_t i = 0; i < k; ++i) {
+      const size_t expert = order[static_cast<size_t>(i)];
+      routing.ids.At(row, i) = static_cast<double>(expert);
+      routing.weights.At(row, i) =
+          Cast(probabilities[expert] / (normalize ? chosen : 1), logits.dtype);
+    }
+  }
+  return routing;
+}
+
+HostTensor RoutedFfn(const HostTensor& x, const Routing& routing, const HostTensor& gate_up,
+                     const HostTensor& down, int64_t first) {
+  HostTensor out = Filled(DType::kF32, x.shape, 0);
+  for (int64_t expert = 0; expert < gate_up.rows(); ++expert) {
+    const HostTensor projected =
+        MatMul(x, Matrix(gate_up, expert), nullptr, x.dtype);  // of all rows, few of them wanted
+    const HostTensor y =
+        MatMul(SiluMultiply(projected), Matrix(down, expert), nullptr, DType::kF32);
+    for (int64_t row = 0; row < x.rows(); ++row) {
+      for (int64_t slot = 0; slot < routing.ids.columns(); ++slot) {
+        for (int64_t k = 0;
+             Index(routing.ids, row * routing.ids.columns() + slot) == first + expert &&
+             k < x.columns();
+             ++k) {
+          out.At(row, k) += routing.weights.At(row, slot) * y.At(row, k);
+        }
+      }
+    }
+  }
+  return out;
+}
+
+HostTensor AddGated(const HostTensor& x, const HostTensor& gate, const HostTensor& out) {
+  HostTensor result = out;
+  for (int64_t row = 0; row < x.rows(); ++row) {
+    const double factor = Cast(1 / (1 + std::exp(-gate.At(row, 0))), gate.dtype);
+    for (int64_t k = 0; k < x.columns(); ++k) {
+      result.At(row, k) += factor * x.At(row, k);
     }
   }
   return result;

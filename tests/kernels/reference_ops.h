@@ -34,6 +34,18 @@ void RopeAndStoreKv(HostTensor* qkv, int64_t query_heads, const HostTensor& cosi
 HostTensor PagedAttention(const HostTensor& queries, const std::vector<int32_t>& kv_head_of_query,
                           const Batch& batch, const Kv& kv, double scale);
 HostTensor SiluMultiply(const HostTensor& gate_up);
+// A router's choice; the rows of `ids` and `weights` are those of the logits.
+struct Routing {
+  HostTensor ids;      // [tokens, k]
+  HostTensor weights;  // [tokens, k] fp32
+};
+Routing RouteTopK(const HostTensor& logits, int64_t k, bool normalize);
+// gate_up [experts, 2 * columns, hidden], down [experts, hidden, columns]; the first has id
+// `first`.
+HostTensor RoutedFfn(const HostTensor& x, const Routing& routing, const HostTensor& gate_up,
+                     const HostTensor& down, int64_t first);
+// `out` after AddGated.
+HostTensor AddGated(const HostTensor& x, const HostTensor& gate, const HostTensor& out);
 HostTensor GatherRows(const HostTensor& x, const HostTensor& rows);
 // Ids that top-k, top-p and min-p keep, ascending, with their probabilities.
 struct Kept {
