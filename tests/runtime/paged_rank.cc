@@ -125,7 +125,7 @@ absl::StatusOr<StepResult> PagedRank::Run(const StepPlan& plan) {
     return Bad("epoch or step", plan.step, last_step_ + 1);
   }
   last_step_ = plan.step;
-  if (plan.tokens() < 1 || plan.tokens() > max_batch_tokens_) {
+  if (plan.tokens() > max_batch_tokens_) {
     return Bad("rows", static_cast<uint64_t>(plan.tokens()), 0);
   }
   StepResult result{.epoch = plan.epoch, .step = plan.step, .digest = 0, .sequences = {}};

@@ -181,6 +181,7 @@ class RandomRun {
     if (!plan.has_value()) {
       return false;
     }
+    EXPECT_FALSE(plan->rows.empty());
     CheckReuse(*plan);
     auto decoded = DecodeStepPlan(Encode(*plan));
     EXPECT_TRUE(decoded.ok()) << decoded.status();
