@@ -219,7 +219,7 @@ TEST(ProcessCoordinator, ShutdownWhileRanksLoadAndWithAStoppedRank) {
 
 TEST(Coordinator, RefusesConfigurationsThatNoRankCanHave) {
   CoordinatorOptions options = PocketOptions(1);
-  options.configuration.set_data_parallel(2);
+  options.configuration.set_data_parallel(0);
   EXPECT_TRUE(absl::IsInvalidArgument(Coordinator::Start(options).status()));
   options = PocketOptions(1);
   options.configuration.set_config_json(std::string(1 << 20, ' '));
