@@ -54,6 +54,7 @@ def make_config(shape):
         bos_token_id=1, eos_token_id=2, initializer_range=0.1)
     if shape["head_dim"] * shape["heads"] != shape["hidden"]:
         config.head_dim = shape["head_dim"]
+    config.update(shape.get("overrides", {}))
     return config
 
 
@@ -98,18 +99,26 @@ def rounded(values):
     return [float(f"{value:.9g}") for value in values]
 
 
-def make_golden(folder, vocabulary, generator):
+def make_golden(folder, vocabulary, generator, lengths=PROMPT_LENGTHS):
     """From the files, as anybody would load them."""
     fp32 = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     bf16 = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
     prompts, errors = [], []
-    for length in PROMPT_LENGTHS:
+    for length in lengths:
         ids = torch.randint(3, vocabulary, (length,), generator=generator).tolist()
         values = log_probabilities(fp32, ids)
         errors += (of_next_ids(log_probabilities(bf16, ids), ids) - of_next_ids(values, ids)).abs().tolist()
         prompts.append({"ids": ids, "logprobs": rounded(of_next_ids(values, ids).tolist()),
                         "last_logprobs": rounded(values[-1].tolist()), "greedy": greedy(fp32, ids)})
     return {"prompts": prompts, "bf16_mean_error": sum(errors) / len(errors)}
+
+
+def write_sums():
+    files = sorted(path for path in FOLDER.glob("*/*") if path.parent.name != "__pycache__")
+    for path in files:
+        path.chmod(0o644)
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(FOLDER)}\n" for path in files]
+    (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 
 def main():
@@ -124,11 +133,7 @@ def main():
         (folder / "golden.json").write_text(json.dumps(golden) + "\n", encoding="utf-8")
         print(name, "bf16 mean error", golden["bf16_mean_error"], "smallest margin",
               min(min(prompt["greedy"]["margins"]) for prompt in golden["prompts"]))
-    files = sorted(path for path in FOLDER.glob("*/*") if path.parent.name != "__pycache__")
-    for path in files:
-        path.chmod(0o644)
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(FOLDER)}\n" for path in files]
-    (FOLDER / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    write_sums()
 
 
 if __name__ == "__main__":
