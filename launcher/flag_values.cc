@@ -121,6 +121,21 @@ absl::StatusOr<std::vector<std::pair<uint32_t, double>>> ParseLogitBias(StringVi
   return biases;
 }
 
+absl::StatusOr<YarnOverride> ParseRopeScaling(StringView text) {
+  constexpr char kLegal[] =
+      "yarn:FACTOR or yarn:FACTOR:ORIGINAL, a factor of at least 1 and the number of positions "
+      "that "
+      "the model was trained on, such as yarn:4.0:32768";
+  const std::vector<StringView> parts = absl::StrSplit(text, ':');
+  YarnOverride yarn;
+  const bool is_legal =
+      (parts.size() == 2 || parts.size() == 3) && parts[0] == "yarn" &&
+      absl::SimpleAtod(parts[1], &yarn.factor) && std::isfinite(yarn.factor) && yarn.factor >= 1 &&
+      (parts.size() == 2 ||
+       (absl::SimpleAtoi(parts[2], &yarn.original_positions) && yarn.original_positions > 0));
+  return is_legal ? absl::StatusOr<YarnOverride>(yarn) : Illegal(text, kLegal);
+}
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {
   int64_t value = 0;
   if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {

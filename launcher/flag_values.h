@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "kernels/status.h"
+#include "runtime/model_config.h"
 
 namespace cohort {
 
@@ -33,6 +34,9 @@ absl::StatusOr<std::vector<uint32_t>> ParseTokenIds(StringView text);
 
 // "1:0.5,2:-100": distinct ids with a number each, at least one.
 absl::StatusOr<std::vector<std::pair<uint32_t, double>>> ParseLogitBias(StringView text);
+
+// "yarn:4.0", "yarn:4.0:32768": a factor of at least 1, and the length before it.
+absl::StatusOr<YarnOverride> ParseRopeScaling(StringView text);
 
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
 absl::StatusOr<uint64_t> ParseUnsigned(StringView text);

@@ -43,7 +43,7 @@ absl::Status ReadDirectoryConfig(const std::string& directory, const ServeOption
                                  ModelSetup& setup) {
   const std::string config = directory + "/config.json";
   ASSIGN_OR_RETURN(setup.config_json, ReadFile(config, kMaxConfigBytes));
-  ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, config));
+  ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, config, options.overrides));
   const std::string generation = directory + "/generation_config.json";
   const absl::StatusOr<std::string> text = ReadFile(generation, kMaxConfigBytes);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
@@ -68,7 +68,8 @@ absl::Status FindModel(const ServeOptions& options, ModelSetup& setup) {
     RETURN_IF_ERROR(CheckPublishedName(options));
     setup.model = setup.served_name = options.model;
     setup.config_json = PublishedConfig(options.model);
-    ASSIGN_OR_RETURN(setup.config, ParseModelConfig(setup.config_json, options.model));
+    ASSIGN_OR_RETURN(setup.config,
+                     ParseModelConfig(setup.config_json, options.model, options.overrides));
   }
   if (!options.served_model_name.empty()) setup.served_name = options.served_model_name;
   return absl::OkStatus();
@@ -197,9 +198,9 @@ absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const Model
 absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
                                 int64_t max_positions) {
   if (options.max_model_len > max_positions) {
-    return absl::InvalidArgumentError(absl::StrCat("--max-model-len ", options.max_model_len,
-                                                   " is outside 1 to ", max_positions,
-                                                   ", the model's max_position_embeddings"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-model-len ", options.max_model_len, " is outside 1 to ", max_positions,
+        ", the model's max_position_embeddings or what YaRN makes of it (--rope-scaling)"));
   }
   KvSetup kv;
   const int64_t bytes_per_block = bytes_per_token * options.block_size;
@@ -269,6 +270,11 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_max_model_len(setup.max_model_len);
   configuration.set_step_timeout_milliseconds(absl::ToInt64Milliseconds(options.step_timeout));
   for (const int32_t id : setup.config.eos_token_ids) configuration.add_eos_token_ids(id);
+  if (options.overrides.yarn.has_value()) {
+    configuration.mutable_yarn()->set_factor(options.overrides.yarn->factor);
+    configuration.mutable_yarn()->set_original_positions(
+        options.overrides.yarn->original_positions);
+  }
   return configuration;
 }
 

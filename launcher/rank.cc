@@ -43,6 +43,14 @@ absl::StatusOr<DType> ParseDType(StringView name) {
   return absl::InvalidArgumentError(absl::StrCat("dtype '", name, "' is neither fp32 nor bf16"));
 }
 
+ModelOverrides OverridesOf(const v1::RankConfiguration& configuration) {
+  ModelOverrides overrides;
+  if (configuration.has_yarn()) {
+    overrides.yarn = {configuration.yarn().factor(), configuration.yarn().original_positions()};
+  }
+  return overrides;
+}
+
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
@@ -121,7 +129,8 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
 absl::Status RankMain::Load() {
   const v1::RankConfiguration& configuration = configure_.configuration();
   ASSIGN_OR_RETURN(ModelConfig config,
-                   ParseModelConfig(configuration.config_json(), configuration.model()));
+                   ParseModelConfig(configuration.config_json(), configuration.model(),
+                                    OverridesOf(configuration)));
   config.eos_token_ids.assign(configuration.eos_token_ids().begin(),
                               configuration.eos_token_ids().end());
   ASSIGN_OR_RETURN(const WorkerOptions options, MakeWorkerOptions(configure_));

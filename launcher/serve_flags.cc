@@ -53,6 +53,14 @@ void AddModelFlags(CLI::App& app, ServeOptions& options) {
                "Refuse a checkpoint with tensors the model does not have");
 }
 
+void AddLongContextFlags(CLI::App& app, ServeOptions& options) {
+  AddFlag(app, "--rope-scaling", Into(options.overrides.yarn, ParseRopeScaling),
+          "yarn:FACTOR[:ORIGINAL]",
+          "YaRN, in place of the checkpoint's rope_scaling: sequences of up to ORIGINAL x FACTOR "
+          "tokens, where the model was trained on ORIGINAL (default: what the checkpoint says, and "
+          "its original_max_position_embeddings, else max_position_embeddings, for ORIGINAL)");
+}
+
 void AddRankFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--tp", IntegerInto(options.tp, 1, 65536), "N",
           "Ranks that each layer is cut over, from 1 to the number of query heads (default: 1)");
@@ -70,7 +78,8 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
 void AddLimitFlags(CLI::App& app, ServeOptions& options) {
   constexpr int64_t kMany = 1 << 20;
   AddFlag(app, "--max-model-len", IntegerInto(options.max_model_len, 1, int64_t{1} << 31), "N",
-          "Tokens of a prompt and its completion together (default: max_position_embeddings)");
+          "Tokens of a prompt and its completion together (default: max_position_embeddings, with "
+          "YaRN the original length x its factor)");
   AddFlag(app, "--max-running", IntegerInto(options.max_running, 1, kMany), "N",
           "Sequences in progress at a time in each group of --dp (default: 256)");
   AddFlag(app, "--max-waiting", IntegerInto(options.max_waiting, 1, kMany), "N",
@@ -147,6 +156,7 @@ void AddNodeFlags(CLI::App& app, NodeOptions& options) {
 
 void AddServeFlags(CLI::App& app, ServeOptions& options) {
   AddModelFlags(app, options);
+  AddLongContextFlags(app, options);
   AddRankFlags(app, options);
   AddLimitFlags(app, options);
   AddClusterFlags(app, options);

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "launcher/flag_values.h"
 #include "launcher/join_token.h"
+#include "runtime/model_config.h"
 
 namespace cohort {
 
@@ -18,6 +19,7 @@ struct ServeOptions {
   int64_t tp = 1;
   int64_t dp = 1;
   int64_t world() const { return tp * dp; }  // ranks
+  ModelOverrides overrides;                  // of config.json
   std::string device = "auto";
   std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds
   HostPort listen{"127.0.0.1", 9000};

@@ -4,9 +4,10 @@
 #include <cmath>
 #include <limits>
 
+#include "runtime/config_keys.h"
 #include "runtime/json.h"
 #include "runtime/published_configs.h"
-#include "runtime/utf8.h"
+#include "runtime/rope_config.h"
 
 namespace cohort {
 namespace {
@@ -14,7 +15,6 @@ namespace {
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 // Far above every model of the family, and low enough that the bytes of a model fit int64_t.
 constexpr int64_t kMaxDimension = int64_t{1} << 22;
-constexpr int64_t kMaxPositions = int64_t{1} << 24;  // still exact as fp32, as rope needs them
 constexpr int64_t kMaxHeads = 16384;
 constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxExperts = 16384;
@@ -25,85 +25,6 @@ constexpr StringView kExpertsType = "qwen2_moe";
 // What transformers takes for these keys of model_type qwen2 when the file lacks them.
 constexpr int64_t kDefaultSlidingWindow = 4096;
 constexpr int64_t kDefaultMaxWindowLayers = 28;
-
-// A value as an error repeats it, however long the file's is.
-std::string Excerpt(const Json& value) {
-  const std::string text = value.Dump();
-  if (text.size() <= 100) {
-    return text;
-  }
-  const StringView beginning = StringView(text).substr(0, 100);
-  return absl::StrCat(beginning.substr(0, Utf8Prefix(beginning)), "...");
-}
-
-// Reads the keys of one object; every error names the file and the key.
-class Keys {
- public:
-  Keys(const Json& object, StringView what) : object_(object), what_(what) {}
-
-  const Json* Find(StringView key) const { return object_.Find(key); }
-  bool IsWritten(StringView key) const {  // even as null
-    const auto& members = object_.members();
-    return std::any_of(members.begin(), members.end(),
-                       [&](const Json::Member& member) { return member.first == key; });
-  }
-
-  absl::Status Error(StringView key, StringView fault) const {
-    return absl::InvalidArgumentError(absl::StrCat(what_, ": ", key, " ", fault));
-  }
-  absl::Status Unsupported(StringView key, StringView reason) const {
-    return Error(key, absl::StrCat("is ", Excerpt(*Find(key)), ": ", reason));
-  }
-  absl::Status Missing(StringView key) const { return Error(key, "is missing"); }
-
-  // Left unchanged when absent.
-  absl::Status Read(StringView key, bool& out) const {
-    return ReadAs(key, &Json::AsBool, out).status();
-  }
-  absl::Status Read(StringView key, std::string& out) const {
-    return ReadAs(key, &Json::AsString, out).status();
-  }
-  absl::Status Read(StringView key, int64_t limit, int64_t& out) const {
-    ASSIGN_OR_RETURN(const bool is_there, ReadAs(key, &Json::AsInteger, out));
-    if (is_there && (out < 1 || out > limit)) {
-      return Error(key, absl::StrCat("is ", out, "; it must be in 1..", limit));
-    }
-    return absl::OkStatus();
-  }
-  absl::Status Read(StringView key, double& out) const {
-    ASSIGN_OR_RETURN(const bool is_there, ReadAs(key, &Json::AsReal, out));
-    const float stored = static_cast<float>(out);  // as it is computed with
-    if (is_there && !(stored > 0 && std::isfinite(stored))) {
-      return Error(key, absl::StrCat("is ", out, "; it must be a positive number of fp32"));
-    }
-    return absl::OkStatus();
-  }
-  template <class T>
-  absl::Status Require(StringView key, T& out) const {
-    return Find(key) == nullptr ? Missing(key) : Read(key, out);
-  }
-  absl::Status Require(StringView key, int64_t limit, int64_t& out) const {
-    return Find(key) == nullptr ? Missing(key) : Read(key, limit, out);
-  }
-
- private:
-  template <class T>
-  absl::StatusOr<bool> ReadAs(StringView key, absl::StatusOr<T> (Json::*as)() const, T& out) const {
-    const Json* value = Find(key);
-    if (value == nullptr) {
-      return false;
-    }
-    absl::StatusOr<T> read = (value->*as)();
-    if (!read.ok()) {
-      return Error(key, absl::StrCat("is ", Excerpt(*value), ": ", read.status().message()));
-    }
-    out = *std::move(read);
-    return true;
-  }
-
-  const Json& object_;
-  StringView what_;
-};
 
 absl::StatusOr<Json> ParseObject(StringView json, StringView what) {
   ASSIGN_OR_RETURN(Json object, ParseJson(json, what));
@@ -122,7 +43,7 @@ absl::Status RefuseModel(StringView what, StringView key, StringView value) {
 }
 
 // The class that transformers would load.
-absl::Status ParseArchitecture(const Keys& keys, StringView what, ModelConfig& config) {
+absl::Status ParseArchitecture(const ConfigKeys& keys, StringView what, ModelConfig& config) {
   std::string name;
   if (const Json* architectures = keys.Find("architectures"); architectures != nullptr) {
     if (!architectures->is_array() || architectures->elements().size() != 1 ||
@@ -147,7 +68,7 @@ absl::Status ParseArchitecture(const Keys& keys, StringView what, ModelConfig& c
   return absl::OkStatus();
 }
 
-absl::Status ParseSizes(const Keys& keys, ModelConfig& config) {
+absl::Status ParseSizes(const ConfigKeys& keys, ModelConfig& config) {
   RETURN_IF_ERROR(keys.Require("hidden_size", kMaxDimension, config.hidden));
   RETURN_IF_ERROR(keys.Require("num_hidden_layers", kMaxLayers, config.layers));
   RETURN_IF_ERROR(keys.Require("num_attention_heads", kMaxHeads, config.query_heads));
@@ -177,7 +98,7 @@ absl::Status ParseSizes(const Keys& keys, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ParseDenseLayers(const Keys& keys, ModelConfig& config) {
+absl::Status ParseDenseLayers(const ConfigKeys& keys, ModelConfig& config) {
   const Json* layers = keys.Find("mlp_only_layers");
   if (layers == nullptr) {
     return absl::OkStatus();
@@ -196,7 +117,7 @@ absl::Status ParseDenseLayers(const Keys& keys, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-absl::Status ParseExperts(const Keys& keys, ModelConfig& config) {
+absl::Status ParseExperts(const ConfigKeys& keys, ModelConfig& config) {
   if (config.model_type != kExpertsType) {
     return absl::OkStatus();
   }
@@ -212,59 +133,9 @@ absl::Status ParseExperts(const Keys& keys, ModelConfig& config) {
   return ParseDenseLayers(keys, config);
 }
 
-// A rope_scaling or rope_parameters object that leaves the rotation as it is.
-absl::Status CheckRopeObject(const Keys& keys, StringView key, const Json& value) {
-  if (!value.is_object()) {
-    return keys.Unsupported(key, "expected an object");
-  }
-  for (const StringView type_key : {"rope_type", "type"}) {
-    const Json* type = value.Find(type_key);
-    if (type != nullptr && (!type->is_string() || *type->AsString() != "default")) {
-      return keys.Unsupported(key,
-                              "rope scaling is not supported yet; only the type \"default\" is");
-    }
-  }
-  const bool is_typed = value.Find("rope_type") != nullptr || value.Find("type") != nullptr;
-  if (!is_typed && (key == "rope_scaling" || value.Find("factor") != nullptr)) {
-    return keys.Unsupported(key, "rope scaling is not supported yet, and no type says \"default\"");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckWholeRotation(const Keys& keys) {
-  double factor = 1;
-  RETURN_IF_ERROR(keys.Read("partial_rotary_factor", factor));
-  return factor == 1 ? absl::OkStatus()
-                     : keys.Unsupported("partial_rotary_factor",
-                                        "the whole head is rotated; only 1 is supported");
-}
-
-// rope_theta is a key of its own, or lies in rope_parameters (files of transformers 5).
-absl::Status ParseRope(const Keys& keys, StringView what, ModelConfig& config) {
-  RETURN_IF_ERROR(CheckWholeRotation(keys));
-  if (const Json* scaling = keys.Find("rope_scaling"); scaling != nullptr) {
-    RETURN_IF_ERROR(CheckRopeObject(keys, "rope_scaling", *scaling));
-  }
-  RETURN_IF_ERROR(keys.Read("rope_theta", config.rope_theta));
-  if (const Json* parameters = keys.Find("rope_parameters"); parameters != nullptr) {
-    RETURN_IF_ERROR(CheckRopeObject(keys, "rope_parameters", *parameters));
-    const std::string inner_what = absl::StrCat(what, ": rope_parameters");
-    const Keys inner(*parameters, inner_what);
-    RETURN_IF_ERROR(CheckWholeRotation(inner));
-    double theta = config.rope_theta;
-    RETURN_IF_ERROR(inner.Read("rope_theta", theta));
-    if (config.rope_theta != 0 && theta != config.rope_theta) {
-      return keys.Unsupported("rope_parameters",
-                              absl::StrCat("it disagrees with rope_theta ", config.rope_theta));
-    }
-    config.rope_theta = theta;
-  }
-  return config.rope_theta == 0 ? keys.Missing("rope_theta") : absl::OkStatus();
-}
-
 // Which layers would attend to a window: those that layer_types says, else those from
 // max_window_layers on when use_sliding_window is set.
-absl::StatusOr<bool> HasWindowLayers(const Keys& keys, const ModelConfig& config) {
+absl::StatusOr<bool> HasWindowLayers(const ConfigKeys& keys, const ModelConfig& config) {
   const Json* layer_types = keys.Find("layer_types");
   if (layer_types == nullptr) {
     bool use_sliding_window = false;
@@ -299,7 +170,7 @@ absl::StatusOr<bool> HasWindowLayers(const Keys& keys, const ModelConfig& config
   return has_window;
 }
 
-absl::Status CheckNoWindow(const Keys& keys, const ModelConfig& config) {
+absl::Status CheckNoWindow(const ConfigKeys& keys, const ModelConfig& config) {
   ASSIGN_OR_RETURN(const bool has_window_layers, HasWindowLayers(keys, config));
   if (!has_window_layers) {
     return absl::OkStatus();
@@ -315,7 +186,7 @@ absl::Status CheckNoWindow(const Keys& keys, const ModelConfig& config) {
                    config.max_positions, " of max_position_embeddings, is not supported yet"));
 }
 
-absl::Status CheckNothingElseChangesTheResult(const Keys& keys) {
+absl::Status CheckNothingElseChangesTheResult(const ConfigKeys& keys) {
   for (const StringView key :
        {"quantization_config", "compression_config", "dual_chunk_attention_config"}) {
     if (keys.Find(key) != nullptr) {
@@ -328,7 +199,7 @@ absl::Status CheckNothingElseChangesTheResult(const Keys& keys) {
                               : keys.Unsupported("hidden_act", "only \"silu\" is supported");
 }
 
-absl::Status AddEndId(const Keys& keys, const Json& id, ModelConfig& config) {
+absl::Status AddEndId(const ConfigKeys& keys, const Json& id, ModelConfig& config) {
   const absl::StatusOr<int64_t> value = id.AsInteger();
   if (!value.ok()) {
     return keys.Unsupported("eos_token_id", value.status().message());
@@ -344,7 +215,7 @@ absl::Status AddEndId(const Keys& keys, const Json& id, ModelConfig& config) {
 }
 
 // A number, a list of numbers, or nothing.
-absl::Status AddEndIds(const Keys& keys, ModelConfig& config) {
+absl::Status AddEndIds(const ConfigKeys& keys, ModelConfig& config) {
   const Json* ids = keys.Find("eos_token_id");
   if (ids == nullptr) {
     return absl::OkStatus();
@@ -392,15 +263,16 @@ ModelDims ModelConfig::Dims(DType dtype) const {
   return dims;
 }
 
-absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what) {
+absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what,
+                                             const ModelOverrides& overrides) {
   ASSIGN_OR_RETURN(const Json object, ParseObject(json, what));
-  const Keys keys(object, what);
+  const ConfigKeys keys(object, what);
   ModelConfig config;
   RETURN_IF_ERROR(ParseArchitecture(keys, what, config));
   RETURN_IF_ERROR(ParseSizes(keys, config));
   RETURN_IF_ERROR(ParseExperts(keys, config));
   RETURN_IF_ERROR(keys.Require("rms_norm_eps", config.rms_norm_eps));
-  RETURN_IF_ERROR(ParseRope(keys, what, config));
+  RETURN_IF_ERROR(ParseRope(keys, overrides, config));
   RETURN_IF_ERROR(CheckNoWindow(keys, config));
   RETURN_IF_ERROR(CheckNothingElseChangesTheResult(keys));
   RETURN_IF_ERROR(keys.Read("tie_word_embeddings", config.tied_embeddings));
@@ -412,7 +284,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what) {
 
 absl::Status MergeGenerationConfig(StringView json, StringView what, ModelConfig& config) {
   ASSIGN_OR_RETURN(const Json object, ParseObject(json, what));
-  return AddEndIds(Keys(object, what), config);
+  return AddEndIds(ConfigKeys(object, what), config);
 }
 
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& model_dir) {

@@ -3,11 +3,13 @@
 #define COHORT_RUNTIME_MODEL_CONFIG_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/tensor.h"
 #include "parallel/shard_plan.h"
+#include "runtime/yarn.h"
 
 namespace cohort {
 
@@ -21,9 +23,10 @@ struct ModelConfig {
   int64_t head_dim = 0;     // hidden / query_heads unless the file says otherwise
   int64_t ffn_columns = 0;  // of a dense layer
   int64_t vocabulary = 0;
-  int64_t max_positions = 0;
+  int64_t max_positions = 0;  // of a sequence: max_position_embeddings, or what YaRN makes of it
   double rms_norm_eps = 0;
   double rope_theta = 0;
+  std::optional<YarnScaling> yarn;
   bool tied_embeddings = false;
   bool qkv_bias = true;
 
@@ -44,12 +47,24 @@ struct ModelConfig {
   ModelDims Dims(DType dtype) const;
 };
 
+// YaRN as a flag asks for it.
+struct YarnOverride {
+  double factor = 1;
+  int64_t original_positions = 0;  // 0: those that the file says
+};
+
+// What goes before the keys of config.json.
+struct ModelOverrides {
+  std::optional<YarnOverride> yarn;  // in place of rope_scaling
+};
+
 // Parses config.json. INVALID_ARGUMENT names the key and its value: a missing or misshapen required
 // key, an architecture that is not served, a key that changes the computation and is not supported
-// (rope scaling, quantization_config, dual_chunk_attention_config, an active sliding window,
-// hidden_act other than silu). null means absent; rope_parameters and dtype (newer
-// files) are accepted too; unknown keys are ignored.
-absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what);
+// (rope scaling other than YaRN, quantization_config, dual_chunk_attention_config, an active
+// sliding window, hidden_act other than silu); or the override and its value. null means
+// absent; rope_parameters and dtype (newer files) are accepted too; unknown keys are ignored.
+absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what,
+                                             const ModelOverrides& overrides = {});
 
 // Adds the end ids of generation_config.json to `config`.
 absl::Status MergeGenerationConfig(StringView json, StringView what, ModelConfig& config);

@@ -7,6 +7,18 @@
 
 namespace cohort {
 
+namespace {
+
+std::vector<RopeRows> RopeRowsOf(const ModelConfig& config, int64_t positions) {
+  if (config.yarn.has_value()) {
+    return {{InverseFrequencies(config.rope_theta, config.head_dim, *config.yarn),
+             config.yarn->attention_factor, positions}};
+  }
+  return {{InverseFrequencies(config.rope_theta, config.head_dim), 1, positions}};
+}
+
+}  // namespace
+
 // What the rows of one step pass through; views of the workspace with the step's rows.
 struct Qwen2::StepContext {
   Ops& ops;
@@ -148,8 +160,8 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
                    device.Allocate({kMaxLogitRows, plan.vocabulary().size()}, DType::kF32));
   ASSIGN_OR_RETURN(w.whole_logits,
                    device.Allocate({kMaxWholeRows, config.vocabulary}, DType::kF32));
-  ASSIGN_OR_RETURN(model->rope_, MakeRopeTensors(config.rope_theta, config.head_dim,
-                                                 options.max_positions, act, device));
+  ASSIGN_OR_RETURN(model->rope_,
+                   MakeRopeTensors(RopeRowsOf(config, options.max_positions), act, device));
   return model;
 }
 

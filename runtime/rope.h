@@ -5,25 +5,30 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
 namespace cohort {
 
-// theta^(-2i/head_dim) for i in 0..head_dim/2-1, in fp32 step by step as the reference
-// implementation computes it.
-std::vector<float> InverseFrequencies(double theta, int64_t head_dim);
+// Rotations of positions 0..positions-1: consecutive rows of a table.
+struct RopeRows {
+  std::vector<float> inverse_frequencies;  // [head_dim / 2]
+  double attention_factor = 1;             // of cosine and sine
+  int64_t positions = 0;
+};
 
 // Owns the memory behind a RopeTable.
 struct RopeTensors {
-  Tensor cosine;  // [positions, head_dim / 2] fp32
-  Tensor sine;    // [positions, head_dim / 2] fp32
+  Tensor cosine;  // [rows, head_dim / 2] fp32
+  Tensor sine;    // [rows, head_dim / 2] fp32
   RopeTable table() const { return {cosine.view(), sine.view()}; }
 };
 
-// Rotations of positions 0..positions-1; angles in fp32, then rounded to `act`.
-absl::StatusOr<RopeTensors> MakeRopeTensors(double theta, int64_t head_dim, int64_t positions,
-                                            DType act, Device& device);
+// The rows of all parts, one part after the other. Angles in fp32, their cosine and sine times the
+// attention factor in fp32, then rounded to `act`.
+absl::StatusOr<RopeTensors> MakeRopeTensors(absl::Span<const RopeRows> parts, DType act,
+                                            Device& device);
 
 }  // namespace cohort
 

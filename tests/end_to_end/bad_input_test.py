@@ -49,7 +49,8 @@ def edit_header(path, change):
 CONFIGS = {
     "an unknown architecture": ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "LlamaForCausalLM"),
     "a mixture without experts": ({"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe"}, "num_experts"),
-    "rope scaling": ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling"),
+    "another rope scaling": ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling"),
+    "YaRN that shortens": ({"rope_scaling": {"type": "yarn", "factor": 0.5}}, "factor is 0.5"),
     "quantisation": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "dual chunk": ({"dual_chunk_attention_config": {"chunk_size": 8192}}, "dual_chunk_attention_config"),
     "a missing key": ({"hidden_size": KeyError}, "hidden_size"),

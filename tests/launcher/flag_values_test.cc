@@ -30,6 +30,17 @@ TEST(ParseByteSize, TakesBinaryAndDecimalUnits) {
   }
 }
 
+TEST(ParseRopeScaling, TakesAFactorAndTheOriginalLength) {
+  EXPECT_EQ(ParseRopeScaling("yarn:4.0:32768")->factor, 4);
+  EXPECT_EQ(ParseRopeScaling("yarn:4.0:32768")->original_positions, 32768);
+  EXPECT_EQ(ParseRopeScaling("yarn:2.5")->factor, 2.5);
+  EXPECT_EQ(ParseRopeScaling("yarn:2.5")->original_positions, 0);
+  for (const char* text : {"", "yarn", "yarn:", "yarn:0.5", "yarn:inf", "yarn:4:0", "yarn:4:-1",
+                           "yarn:4:32768:1", "linear:4", "4", "yarn:4:x"}) {
+    EXPECT_FALSE(ParseRopeScaling(text).ok()) << text;
+  }
+}
+
 TEST(ParseHostPort, TakesNamesAddressesAndBrackets) {
   EXPECT_EQ(ParseHostPort("127.0.0.1:9000")->ToString(), "127.0.0.1:9000");
   EXPECT_EQ(ParseHostPort("localhost:0")->port, 0);

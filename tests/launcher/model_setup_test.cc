@@ -113,6 +113,18 @@ TEST_F(SetUpModelTest, EveryGroupHasTheWholeKvMemory) {
   EXPECT_EQ(MakeRankConfiguration(options_, *setup).data_parallel(), 3u);
 }
 
+TEST_F(SetUpModelTest, YarnMakesSequencesLongerAndReachesTheRanks) {
+  options_.overrides.yarn = {.factor = 4};
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->max_model_len, 512);
+  const v1::RankConfiguration configuration = MakeRankConfiguration(options_, *setup);
+  EXPECT_EQ(configuration.yarn().factor(), 4);
+  EXPECT_EQ(configuration.yarn().original_positions(), 0);
+  options_.max_model_len = 513;
+  ExpectRefused("--max-model-len 513 is outside 1 to 512");
+}
+
 TEST_F(SetUpModelTest, FlagsGoBeforeTheCheckpoint) {
   options_.dtype = "bf16";
   options_.served_model_name = "other";

@@ -4,10 +4,10 @@
 
 #include <cmath>
 
+#include "runtime/yarn.h"
+
 namespace cohort {
 namespace {
-
-constexpr double kEpsilon = 0x1p-23;  // of fp32
 
 std::unique_ptr<Device> Cpu() {
   auto device = Device::Create(DeviceOptions{});
@@ -15,21 +15,14 @@ std::unique_ptr<Device> Cpu() {
   return *std::move(device);
 }
 
-TEST(InverseFrequencies, FallFromOneByPowersOfTheta) {
-  const std::vector<float> frequencies = InverseFrequencies(1e6, 128);
-  ASSERT_EQ(frequencies.size(), 64u);
-  EXPECT_EQ(frequencies[0], 1.0f);
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const double exact = std::pow(1e6, -2.0 * static_cast<double>(i) / 128);
-    // Three roundings; that of the exponent counts ln(theta) times.
-    EXPECT_NEAR(frequencies[i], exact, exact * kEpsilon * (2 + std::log(1e6))) << i;
-  }
+std::vector<RopeRows> Plain(int64_t positions) {
+  return {{InverseFrequencies(1e4, 8), 1, positions}};
 }
 
 TEST(RopeTensors, HoldCosineAndSineOfPositionTimesFrequency) {
   const auto device = Cpu();
   const int64_t positions = 3000;  // more than one block of the construction
-  const auto rope = MakeRopeTensors(1e4, 8, positions, DType::kF32, *device);
+  const auto rope = MakeRopeTensors(Plain(positions), DType::kF32, *device);
   ASSERT_TRUE(rope.ok()) << rope.status();
   const std::vector<float> frequencies = InverseFrequencies(1e4, 8);
   for (const int64_t position :
@@ -46,14 +39,35 @@ TEST(RopeTensors, HoldCosineAndSineOfPositionTimesFrequency) {
 
 TEST(RopeTensors, AreRoundedToTheActivationDType) {
   const auto device = Cpu();
-  const auto exact = MakeRopeTensors(1e4, 8, 20, DType::kF32, *device);
-  const auto rounded = MakeRopeTensors(1e4, 8, 20, DType::kBF16, *device);
+  const auto exact = MakeRopeTensors(Plain(20), DType::kF32, *device);
+  const auto rounded = MakeRopeTensors(Plain(20), DType::kBF16, *device);
   ASSERT_TRUE(exact.ok() && rounded.ok());
   for (int64_t i = 0; i < 20 * 4; ++i) {
     EXPECT_EQ(rounded->cosine.view().As<float>()[i],
               Rounded<BFloat16>(exact->cosine.view().As<float>()[i]));
     EXPECT_EQ(rounded->sine.view().As<float>()[i],
               Rounded<BFloat16>(exact->sine.view().As<float>()[i]));
+  }
+}
+
+TEST(RopeTensors, LieOneAfterTheOtherEachWithItsFactor) {
+  const auto device = Cpu();
+  YarnScaling yarn;
+  yarn.factor = 4;
+  yarn.original_positions = 16;
+  const std::vector<float> slowed = InverseFrequencies(1e4, 8, yarn);
+  const std::vector<RopeRows> parts = {{slowed, 1.25, 1030}, {InverseFrequencies(1e4, 8), 1, 16}};
+  const auto rope = MakeRopeTensors(parts, DType::kF32, *device);
+  const auto plain = MakeRopeTensors(Plain(16), DType::kF32, *device);
+  ASSERT_TRUE(rope.ok() && plain.ok());
+  ASSERT_EQ(rope->table().cosine.rows(), 1046);
+  for (int64_t i = 0; i < 4; ++i) {
+    const float angle = 1029.0f * slowed[static_cast<size_t>(i)];
+    EXPECT_EQ(rope->table().cosine.Row<float>(1029)[i],
+              static_cast<float>(std::cos(static_cast<double>(angle))) * 1.25f);
+    EXPECT_EQ(rope->table().sine.Row<float>(1029)[i],
+              static_cast<float>(std::sin(static_cast<double>(angle))) * 1.25f);
+    EXPECT_EQ(rope->table().sine.Row<float>(1030 + 15)[i], plain->table().sine.Row<float>(15)[i]);
   }
 }
 
