@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-  kCohortCudaTableVersion = 1,
+  kCohortCudaTableVersion = 2,
   kCohortCudaMessageBytes = 512,
   kCohortCudaUniqueIdBytes = 128,
   kCohortCudaMaxRank = 4
@@ -71,6 +71,7 @@ typedef struct CohortCudaBatch {
   CohortCudaTensor positions;
   CohortCudaTensor sequence_of_token;
   CohortCudaTensor block_table;
+  CohortCudaTensor rope_rows; /* no tensor where the verb does not rotate */
 } CohortCudaBatch;
 
 typedef struct CohortCudaKv {

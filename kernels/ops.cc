@@ -83,6 +83,41 @@ void CheckMatMul(const TensorView& x, const Weight& w, const TensorView* bias,
   }
 }
 
+void CheckRopeTable(const RopeTable& rope, const KvView& kv) {
+  CheckRank(rope.cosine, 2, "rope cosine");
+  CheckDType(rope.cosine, DType::kF32, "rope cosine");
+  CheckDType(rope.sine, DType::kF32, "rope sine");
+  CheckShape(rope.sine, rope.cosine.shape, "rope sine");
+  CHECK_EQ(rope.cosine.columns(), kv.head_dim() / 2) << "columns of the rope table";
+}
+
+void CheckAttention(const TensorView& queries, absl::Span<const int32_t> kv_head_of_query,
+                    const BatchView& batch, const KvView& kv, float scale, const TensorView& out) {
+  CheckRank(queries, 2, "PagedAttention queries");
+  CheckActivation(queries, "PagedAttention queries");
+  CheckKv(kv, queries.dtype);
+  CheckBatch(batch, queries.rows());
+  const int64_t query_heads = static_cast<int64_t>(kv_head_of_query.size());
+  CHECK_EQ(queries.columns(), query_heads * kv.head_dim()) << "PagedAttention columns";
+  for (const int32_t kv_head : kv_head_of_query) {
+    CHECK(kv_head >= 0 && kv_head < kv.kv_heads())
+        << "KV head " << kv_head << " of " << kv.kv_heads();
+  }
+  CHECK(std::isfinite(scale)) << "PagedAttention scale is " << scale;
+  CheckDType(out, queries.dtype, "PagedAttention out");
+  CheckShape(out, queries.shape, "PagedAttention out");
+}
+
+void CheckDualChunks(const DualChunks& chunks, const BatchView& batch, const KvView& kv) {
+  CHECK(chunks.chunk_length >= 1 && chunks.chunk_length < chunks.chunk_size)
+      << "chunks of " << chunks.chunk_length << " with distances up to " << chunks.chunk_size;
+  CheckRopeTable(chunks.rope, kv);
+  CHECK_EQ(chunks.rope.cosine.rows(), std::min(chunks.chunk_size, 2 * chunks.chunk_length - 1) + 1)
+      << "rows of the rope table of dual chunks";
+  CheckDType(batch.logit_factors, DType::kF32, "batch logit_factors");
+  CheckShape(batch.logit_factors, Shape{batch.tokens}, "batch logit_factors");
+}
+
 void CheckRope(const TensorView& qkv, int64_t query_heads, const RopeTable& rope,
                const BatchView& batch, const KvView& kv) {
   CheckRank(qkv, 2, "RopeAndStoreKv qkv");
@@ -92,11 +127,8 @@ void CheckRope(const TensorView& qkv, int64_t query_heads, const RopeTable& rope
   CHECK_GE(query_heads, 0);
   CHECK_EQ(qkv.columns(), (query_heads + 2 * kv.kv_heads()) * kv.head_dim())
       << "RopeAndStoreKv columns";
-  CheckRank(rope.cosine, 2, "rope cosine");
-  CheckDType(rope.cosine, DType::kF32, "rope cosine");
-  CheckDType(rope.sine, DType::kF32, "rope sine");
-  CheckShape(rope.sine, rope.cosine.shape, "rope sine");
-  CHECK_EQ(rope.cosine.columns(), kv.head_dim() / 2) << "columns of the rope table";
+  CheckRopeTable(rope, kv);
+  CheckIndices(batch.rope_rows, batch.tokens, "batch rope_rows");
 }
 
 void CheckSilu(const TensorView& gate_up, const TensorView& out) {
@@ -227,19 +259,7 @@ void Ops::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, Te
 
 void Ops::PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                          const BatchView& batch, const KvView& kv, float scale, TensorView out) {
-  CheckRank(queries, 2, "PagedAttention queries");
-  CheckActivation(queries, "PagedAttention queries");
-  CheckKv(kv, queries.dtype);
-  CheckBatch(batch, queries.rows());
-  const int64_t query_heads = static_cast<int64_t>(kv_head_of_query.size());
-  CHECK_EQ(queries.columns(), query_heads * kv.head_dim()) << "PagedAttention columns";
-  for (const int32_t kv_head : kv_head_of_query) {
-    CHECK(kv_head >= 0 && kv_head < kv.kv_heads())
-        << "KV head " << kv_head << " of " << kv.kv_heads();
-  }
-  CHECK(std::isfinite(scale)) << "PagedAttention scale is " << scale;
-  CheckDType(out, queries.dtype, "PagedAttention out");
-  CheckShape(out, queries.shape, "PagedAttention out");
+  CheckAttention(queries, kv_head_of_query, batch, kv, scale, out);
   if (queries.rows() > 0 && queries.columns() > 0) {
     DoPagedAttention(queries, kv_head_of_query, batch, kv, scale, out);
   }
@@ -256,6 +276,21 @@ void Ops::ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, Tenso
 void Ops::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
   DoMatMul(x, w, nullptr, gate_up);
   DoSiluMultiply(gate_up, out);
+}
+
+void Ops::DualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                             const DualChunks& chunks, const BatchView& batch, const KvView& kv,
+                             float scale, TensorView out) {
+  CheckAttention(queries, kv_head_of_query, batch, kv, scale, out);
+  CheckDualChunks(chunks, batch, kv);
+  if (queries.rows() > 0 && queries.columns() > 0) {
+    DoDualChunkAttention(queries, kv_head_of_query, chunks, batch, kv, scale, out);
+  }
+}
+
+void Ops::DoDualChunkAttention(TensorView, absl::Span<const int32_t>, const DualChunks&,
+                               const BatchView&, const KvView&, float, TensorView) {
+  CHECK(HasDualChunkAttention()) << "this device has no dual chunk attention";
 }
 
 void Ops::SiluMultiply(TensorView gate_up, TensorView out) {

@@ -30,8 +30,9 @@ struct Weight {
 // cos and sin of position * inverse_frequency[i], already multiplied by the attention factor and
 // rounded to the activation dtype (kept as fp32 numbers).
 struct RopeTable {
-  TensorView cosine;  // [max positions, head_dim / 2] fp32
-  TensorView sine;    // [max positions, head_dim / 2] fp32
+  TensorView cosine;       // [rows, head_dim / 2] fp32
+  TensorView sine;         // [rows, head_dim / 2] fp32
+  bool keys_only = false;  // queries stay as they are: DualChunkAttention rotates them
 };
 
 // The rows of one step: any mixture of prefill chunks and decodes. Row r of sequence s sits at
@@ -43,6 +44,8 @@ struct BatchView {
   TensorView positions;          // [tokens] int32, absolute positions
   TensorView sequence_of_token;  // [tokens] int32, index into block_table's rows
   TensorView block_table;        // [sequences, max blocks] int32, ids of KV blocks in order
+  TensorView rope_rows;          // [tokens] int32, the row of the rope table that rotates a token
+  TensorView logit_factors;      // [tokens] fp32, positive; only DualChunkAttention reads them
 };
 
 // The paged key-value memory of one layer on this rank. Position p of a sequence is slot
@@ -77,6 +80,14 @@ struct ExpertScratch {
   TensorView activated;  // [pairs, columns] act
 };
 
+// The rotations of dual chunk attention (arXiv 2402.17463). Keys lie in the KV memory as the row
+// position % chunk_length rotates them.
+struct DualChunks {
+  int64_t chunk_size = 0;    // the longest distance that appears
+  int64_t chunk_length = 0;  // positions of a chunk, below chunk_size
+  RopeTable rope;            // rows 0..min(chunk_size, 2 * chunk_length - 1)
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -100,8 +111,8 @@ class Ops {
   void MatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out);
 
   // qkv [tokens, (query_heads + 2 kv_heads) * head_dim] act: rotates the queries in place (half
-  // rotation, each product rounded to act, then their sum) and writes rotated keys and values to
-  // `kv`.
+  // rotation, each product rounded to act, then their sum) unless the table is for keys only, and
+  // writes rotated keys and values to `kv`.
   void RopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                       const BatchView& batch, const KvView& kv);
 
@@ -111,6 +122,17 @@ class Ops {
   // head_dim] act.
   void PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                       const BatchView& batch, const KvView& kv, float scale, TensorView out);
+
+  // PagedAttention with queries that are rotated here, each as RopeAndStoreKv would: the query at
+  // position p, r = p % chunk_length, by row r for the keys of its own chunk, by row
+  // min(r + chunk_length, chunk_size) for those of the chunk before, and by the table's last row
+  // for those of older chunks. Its logits are scaled by scale * logit_factors[token] (rounded to
+  // fp32); one softmax over all keys. In the first chunk the result is PagedAttention's, to the
+  // bit.
+  void DualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                          const DualChunks& chunks, const BatchView& batch, const KvView& kv,
+                          float scale, TensorView out);
+  virtual bool HasDualChunkAttention() const { return false; }  // else it may not be called
 
   // out = round(round(silu(gate)) * up). gate_up [tokens, 2 * columns] act, gate first; out
   // [tokens, columns] act.
@@ -197,6 +219,9 @@ class Ops {
   virtual void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                                 const BatchView& batch, const KvView& kv, float scale,
                                 TensorView out) = 0;
+  virtual void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                                    const DualChunks& chunks, const BatchView& batch,
+                                    const KvView& kv, float scale, TensorView out);
   virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
   // The coarse operations are made of the small ones; a backend overrides what it can fuse.
   virtual void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,

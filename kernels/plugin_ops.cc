@@ -13,8 +13,12 @@ static_assert(static_cast<int>(DType::kI32) == kCohortCudaI32);
 static_assert(Shape::kMaxRank == kCohortCudaMaxRank);
 
 CohortCudaBatch ToPlugin(const BatchView& batch) {
-  return {batch.tokens, batch.sequences, ToPlugin(batch.positions),
-          ToPlugin(batch.sequence_of_token), ToPlugin(batch.block_table)};
+  return {batch.tokens,
+          batch.sequences,
+          ToPlugin(batch.positions),
+          ToPlugin(batch.sequence_of_token),
+          ToPlugin(batch.block_table),
+          ToPlugin(batch.rope_rows)};
 }
 
 CohortCudaKv ToPlugin(const KvView& kv) { return {ToPlugin(kv.keys), ToPlugin(kv.values)}; }
@@ -71,6 +75,7 @@ void PluginOps::DoMatMul(TensorView x, const Weight& w, const TensorView* bias, 
 
 void PluginOps::DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                                  const BatchView& batch, const KvView& kv) {
+  CHECK(!rope.keys_only) << "the table of verbs rotates queries and keys alike";
   const CohortCudaTensor plugin_qkv = ToPlugin(qkv);
   const CohortCudaRope plugin_rope = {ToPlugin(rope.cosine), ToPlugin(rope.sine)};
   const CohortCudaBatch plugin_batch = ToPlugin(batch);

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "runtime/config_keys.h"
 
 namespace cohort {
 namespace {
@@ -134,6 +135,22 @@ absl::StatusOr<YarnOverride> ParseRopeScaling(StringView text) {
       (parts.size() == 2 ||
        (absl::SimpleAtoi(parts[2], &yarn.original_positions) && yarn.original_positions > 0));
   return is_legal ? absl::StatusOr<YarnOverride>(yarn) : Illegal(text, kLegal);
+}
+
+absl::StatusOr<DualChunkConfig> ParseDualChunks(StringView text) {
+  constexpr char kLegal[] =
+      "CHUNK:LOCAL or CHUNK:LOCAL:ORIGINAL, numbers of positions of at least 1 with LOCAL below "
+      "CHUNK, such as 8192:1024:32768";
+  DualChunkConfig chunks;
+  int64_t* const targets[] = {&chunks.chunk_size, &chunks.local_size, &chunks.original_positions};
+  const std::vector<StringView> parts = absl::StrSplit(text, ':');
+  bool is_legal = parts.size() == 2 || parts.size() == 3;
+  for (size_t i = 0; is_legal && i < parts.size(); ++i) {
+    is_legal =
+        absl::SimpleAtoi(parts[i], targets[i]) && *targets[i] >= 1 && *targets[i] <= kMaxPositions;
+  }
+  is_legal = is_legal && chunks.local_size < chunks.chunk_size;
+  return is_legal ? absl::StatusOr<DualChunkConfig>(chunks) : Illegal(text, kLegal);
 }
 
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {

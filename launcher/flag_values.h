@@ -38,6 +38,9 @@ absl::StatusOr<std::vector<std::pair<uint32_t, double>>> ParseLogitBias(StringVi
 // "yarn:4.0", "yarn:4.0:32768": a factor of at least 1, and the length before it.
 absl::StatusOr<YarnOverride> ParseRopeScaling(StringView text);
 
+// "8192:1024", "8192:1024:32768": chunk size, local size below it, original length.
+absl::StatusOr<DualChunkConfig> ParseDualChunks(StringView text);
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
 absl::StatusOr<uint64_t> ParseUnsigned(StringView text);
 

@@ -87,6 +87,10 @@ absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
   RETURN_IF_ERROR(DeviceAvailable(setup.device));
   RETURN_IF_ERROR(CheckDeterministic(options, setup.device));
+  if (setup.config.dual_chunk.has_value() && setup.device != "cpu") {
+    return absl::UnimplementedError(absl::StrCat("dual chunk attention on device '", setup.device,
+                                                 "' is not there yet: use --device cpu"));
+  }
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int64_t cores = known ? CPU_COUNT(&allowed) : 1;
@@ -157,6 +161,14 @@ absl::Status LoadTokenizer(ModelSetup& setup) {
   return LoadChat(setup);
 }
 
+void WarnOfUnusedYarn(ModelSetup& setup) {
+  if (setup.config.dual_chunk.has_value() && setup.config.yarn.has_value()) {
+    setup.warnings.push_back(
+        "with dual chunk attention the rotations are plain: YaRN only says how long a sequence may "
+        "be");
+  }
+}
+
 // Refused before a rank is started; each rank then checks all it needs (runtime/worker_memory.h).
 absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup& setup) {
   const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
@@ -196,11 +208,12 @@ absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const Model
 }  // namespace
 
 absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
-                                int64_t max_positions) {
-  if (options.max_model_len > max_positions) {
+                                const PositionBounds& positions) {
+  if (options.max_model_len > positions.limit) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "--max-model-len ", options.max_model_len, " is outside 1 to ", max_positions,
-        ", the model's max_position_embeddings or what YaRN makes of it (--rope-scaling)"));
+        "--max-model-len ", options.max_model_len, " is outside 1 to ", positions.limit,
+        ", the model's max_position_embeddings or what YaRN makes of it; --rope-scaling and "
+        "--dual-chunk make it longer"));
   }
   KvSetup kv;
   const int64_t bytes_per_block = bytes_per_token * options.block_size;
@@ -210,7 +223,7 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
         absl::StrCat("--kv-memory ", options.kv_memory_bytes, " bytes is less than one block (",
                      options.block_size, " tokens) takes on a rank: ", bytes_per_block, " bytes"));
   }
-  kv.max_model_len = options.max_model_len > 0 ? options.max_model_len : max_positions;
+  kv.max_model_len = options.max_model_len > 0 ? options.max_model_len : positions.usual;
   if (kv.blocks * options.block_size >= kv.max_model_len) return kv;
   const int64_t needed_blocks = (kv.max_model_len + options.block_size - 1) / options.block_size;
   const int64_t needed_bytes = needed_blocks * bytes_per_block;
@@ -241,7 +254,10 @@ absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   RETURN_IF_ERROR(LoadTokenizer(setup));
   RETURN_IF_ERROR(CheckDegrees(options, setup));
   ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
-  ASSIGN_OR_RETURN(const KvSetup kv, SetUpKv(options, bytes_per_token, setup.config.max_positions));
+  ASSIGN_OR_RETURN(
+      const KvSetup kv,
+      SetUpKv(options, bytes_per_token, {setup.config.max_positions, setup.config.position_limit}));
+  WarnOfUnusedYarn(setup);
   setup.kv_blocks = kv.blocks;
   setup.max_model_len = kv.max_model_len;
   setup.warnings.insert(setup.warnings.end(), kv.warnings.begin(), kv.warnings.end());
@@ -275,6 +291,12 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
     configuration.mutable_yarn()->set_original_positions(
         options.overrides.yarn->original_positions);
   }
+  configuration.set_yarn_auto(options.overrides.yarn_auto);
+  if (const auto& chunks = options.overrides.dual_chunk; chunks.has_value()) {
+    configuration.mutable_dual_chunks()->set_chunk_size(chunks->chunk_size);
+    configuration.mutable_dual_chunks()->set_local_size(chunks->local_size);
+    configuration.mutable_dual_chunks()->set_original_positions(chunks->original_positions);
+  }
   return configuration;
 }
 
@@ -290,6 +312,8 @@ SchedulerOptions MakeSchedulerOptions(const ServeOptions& options, const ModelSe
   scheduler.max_prefill_tokens = options.max_prefill_tokens;
   scheduler.prefix_caching = options.prefix_caching;
   scheduler.eos_token_ids = setup.config.eos_token_ids;
+  scheduler.plain_rope_positions = setup.config.plain_rope_positions();
+  scheduler.unscaled_positions = setup.config.unscaled_positions();
   return scheduler;
 }
 

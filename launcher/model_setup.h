@@ -42,9 +42,15 @@ struct KvSetup {
   std::vector<std::string> warnings;
 };
 
+// Of a sequence of the model.
+struct PositionBounds {
+  int64_t usual = 0;  // where no flag says otherwise
+  int64_t limit = 0;
+};
+
 // `bytes_per_token`: of the rank that holds most. Refusals name the flag, the value and the bytes.
 absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
-                                int64_t max_positions);
+                                const PositionBounds& positions);
 
 absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options);
 

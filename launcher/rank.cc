@@ -48,6 +48,12 @@ ModelOverrides OverridesOf(const v1::RankConfiguration& configuration) {
   if (configuration.has_yarn()) {
     overrides.yarn = {configuration.yarn().factor(), configuration.yarn().original_positions()};
   }
+  overrides.yarn_auto = configuration.yarn_auto();
+  if (configuration.has_dual_chunks()) {
+    overrides.dual_chunk = {configuration.dual_chunks().chunk_size(),
+                            configuration.dual_chunks().local_size(),
+                            configuration.dual_chunks().original_positions()};
+  }
   return overrides;
 }
 

@@ -59,6 +59,23 @@ void AddLongContextFlags(CLI::App& app, ServeOptions& options) {
           "YaRN, in place of the checkpoint's rope_scaling: sequences of up to ORIGINAL x FACTOR "
           "tokens, where the model was trained on ORIGINAL (default: what the checkpoint says, and "
           "its original_max_position_embeddings, else max_position_embeddings, for ORIGINAL)");
+  AddFlag(
+      app, "--yarn",
+      [&options](StringView text) -> absl::Status {
+        std::string word;
+        RETURN_IF_ERROR(WordInto(word, {"always", "auto"})(text));
+        options.overrides.yarn_auto = word == "auto";
+        return absl::OkStatus();
+      },
+      "WORD",
+      "auto: requests whose prompt and max_tokens fit the original length go without YaRN, so that "
+      "short texts lose nothing by it; always: all have it (default: always)");
+  AddFlag(app, "--dual-chunk", Into(options.overrides.dual_chunk, ParseDualChunks),
+          "CHUNK:LOCAL[:ORIGINAL]",
+          "Dual chunk attention, in place of the checkpoint's dual_chunk_attention_config: no "
+          "distance appears longer than CHUNK, the nearest LOCAL are always exact, and sequences "
+          "over ORIGINAL tokens attend more sharply (default: what the checkpoint says; ORIGINAL: "
+          "never). Sequences may be of any length: give --max-model-len");
 }
 
 void AddRankFlags(CLI::App& app, ServeOptions& options) {

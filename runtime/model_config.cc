@@ -187,8 +187,7 @@ absl::Status CheckNoWindow(const ConfigKeys& keys, const ModelConfig& config) {
 }
 
 absl::Status CheckNothingElseChangesTheResult(const ConfigKeys& keys) {
-  for (const StringView key :
-       {"quantization_config", "compression_config", "dual_chunk_attention_config"}) {
+  for (const StringView key : {"quantization_config", "compression_config"}) {
     if (keys.Find(key) != nullptr) {
       return keys.Unsupported(key, "it changes the computation and is not supported yet");
     }
@@ -263,6 +262,14 @@ ModelDims ModelConfig::Dims(DType dtype) const {
   return dims;
 }
 
+int64_t ModelConfig::plain_rope_positions() const {
+  return yarn_auto ? yarn->original_positions : 0;
+}
+
+int64_t ModelConfig::unscaled_positions() const {
+  return dual_chunk.has_value() ? dual_chunk->original_positions : 0;
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what,
                                              const ModelOverrides& overrides) {
   ASSIGN_OR_RETURN(const Json object, ParseObject(json, what));
@@ -273,6 +280,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what,
   RETURN_IF_ERROR(ParseExperts(keys, config));
   RETURN_IF_ERROR(keys.Require("rms_norm_eps", config.rms_norm_eps));
   RETURN_IF_ERROR(ParseRope(keys, overrides, config));
+  RETURN_IF_ERROR(ParseDualChunks(keys, overrides, config));
   RETURN_IF_ERROR(CheckNoWindow(keys, config));
   RETURN_IF_ERROR(CheckNothingElseChangesTheResult(keys));
   RETURN_IF_ERROR(keys.Read("tie_word_embeddings", config.tied_embeddings));

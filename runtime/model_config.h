@@ -9,6 +9,7 @@
 
 #include "kernels/tensor.h"
 #include "parallel/shard_plan.h"
+#include "runtime/dual_chunk.h"
 #include "runtime/yarn.h"
 
 namespace cohort {
@@ -23,10 +24,15 @@ struct ModelConfig {
   int64_t head_dim = 0;     // hidden / query_heads unless the file says otherwise
   int64_t ffn_columns = 0;  // of a dense layer
   int64_t vocabulary = 0;
-  int64_t max_positions = 0;  // of a sequence: max_position_embeddings, or what YaRN makes of it
+  // Of a sequence: max_position_embeddings, or what YaRN makes of it.
+  int64_t max_positions = 0;
+  int64_t position_limit = 0;  // max_positions, or more where dual chunk attention sets no limit
   double rms_norm_eps = 0;
   double rope_theta = 0;
+  // Dual chunk attention goes before YaRN: rotations are then plain.
   std::optional<YarnScaling> yarn;
+  bool yarn_auto = false;  // sequences within the original length go without
+  std::optional<DualChunkConfig> dual_chunk;
   bool tied_embeddings = false;
   bool qkv_bias = true;
 
@@ -45,6 +51,10 @@ struct ModelConfig {
   // Does `layer` (from 0) have experts instead of the dense FFN?
   bool IsSparse(int64_t layer) const;
   ModelDims Dims(DType dtype) const;
+  // Sequences of at most so many positions go without YaRN; 0 unless yarn_auto.
+  int64_t plain_rope_positions() const;
+  // The length of a longer prompt counts in the attention of all its rows; 0: none does.
+  int64_t unscaled_positions() const;
 };
 
 // YaRN as a flag asks for it.
@@ -56,11 +66,13 @@ struct YarnOverride {
 // What goes before the keys of config.json.
 struct ModelOverrides {
   std::optional<YarnOverride> yarn;  // in place of rope_scaling
+  bool yarn_auto = false;
+  std::optional<DualChunkConfig> dual_chunk;  // in place of dual_chunk_attention_config
 };
 
 // Parses config.json. INVALID_ARGUMENT names the key and its value: a missing or misshapen required
 // key, an architecture that is not served, a key that changes the computation and is not supported
-// (rope scaling other than YaRN, quantization_config, dual_chunk_attention_config, an active
+// (rope scaling other than YaRN, quantization_config, sparse attention, an active
 // sliding window, hidden_act other than silu); or the override and its value. null means
 // absent; rope_parameters and dtype (newer files) are accepted too; unknown keys are ignored.
 absl::StatusOr<ModelConfig> ParseModelConfig(StringView json, StringView what,

@@ -4,20 +4,9 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "runtime/position_rule.h"
 
 namespace cohort {
-
-namespace {
-
-std::vector<RopeRows> RopeRowsOf(const ModelConfig& config, int64_t positions) {
-  if (config.yarn.has_value()) {
-    return {{InverseFrequencies(config.rope_theta, config.head_dim, *config.yarn),
-             config.yarn->attention_factor, positions}};
-  }
-  return {{InverseFrequencies(config.rope_theta, config.head_dim), 1, positions}};
-}
-
-}  // namespace
 
 // What the rows of one step pass through; views of the workspace with the step's rows.
 struct Qwen2::StepContext {
@@ -25,6 +14,7 @@ struct Qwen2::StepContext {
   Communicator& tp;
   BatchView batch;
   RopeTable rope;
+  const DualChunks* chunks;  // null: plain attention
   absl::Span<const int32_t> kv_head_of_query;
   float eps;
   float scale;
@@ -48,7 +38,12 @@ void Qwen2::ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepCo
 
 void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
                         const StepContext& c) {
-  c.ops.PagedAttention(c.queries, c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
+  if (c.chunks == nullptr) {
+    c.ops.PagedAttention(c.queries, c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
+  } else {
+    c.ops.DualChunkAttention(c.queries, c.kv_head_of_query, *c.chunks, c.batch, kv, c.scale,
+                             c.attended);
+  }
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
@@ -60,10 +55,12 @@ void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const K
 Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp) const {
   const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, step.batch.tokens); };
   const TensorView attended = rows(workspace_.attended);
+  const RopeTable table = rope_.table();
   return {.ops = ops_,
           .tp = tp,
           .batch = step.batch,
-          .rope = rope_.table(),
+          .rope = {table.cosine, table.sine, /*keys_only=*/chunks_.has_value()},
+          .chunks = chunks_.has_value() ? &*chunks_ : nullptr,
           .kv_head_of_query = plan_.kv_head_of_query(),
           .eps = rms_norm_eps_,
           .scale = attention_scale_,
@@ -160,8 +157,13 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
                    device.Allocate({kMaxLogitRows, plan.vocabulary().size()}, DType::kF32));
   ASSIGN_OR_RETURN(w.whole_logits,
                    device.Allocate({kMaxWholeRows, config.vocabulary}, DType::kF32));
-  ASSIGN_OR_RETURN(model->rope_,
-                   MakeRopeTensors(RopeRowsOf(config, options.max_positions), act, device));
+  const PositionRule rule(config, options.max_positions);
+  ASSIGN_OR_RETURN(model->rope_, MakeRopeTensors(rule.rope_parts(), act, device));
+  if (config.dual_chunk.has_value()) {
+    model->chunks_ = {.chunk_size = config.dual_chunk->chunk_size,
+                      .chunk_length = config.dual_chunk->chunk_length(),
+                      .rope = model->rope_.table()};
+  }
   return model;
 }
 
@@ -176,7 +178,7 @@ int64_t Qwen2::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
   return options.max_batch_tokens * (act_columns * act_bytes + config.hidden * fp32_bytes) +
          kMaxLogitRows * (config.hidden * act_bytes + plan.vocabulary().size() * fp32_bytes) +
          kMaxWholeRows * config.vocabulary * fp32_bytes +
-         options.max_positions * config.head_dim * fp32_bytes;
+         PositionRule(config, options.max_positions).rope_rows() * config.head_dim * fp32_bytes;
 }
 
 }  // namespace cohort

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/device.h"
@@ -86,6 +87,7 @@ class Qwen2 {
   ModelWeights weights_;
   Ops& ops_;
   RopeTensors rope_;
+  std::optional<DualChunks> chunks_;  // views rope_
   Workspace workspace_;
   TensorView output_;  // [wanted rows, hidden]: the last Forward()'s, in the workspace
 };

@@ -123,6 +123,31 @@ absl::StatusOr<YarnScaling> OverriddenYarn(const YarnOverride& wanted, int64_t o
   return yarn;
 }
 
+// A dual_chunk_attention_config object.
+absl::StatusOr<DualChunkConfig> ParseChunks(const ConfigKeys& keys) {
+  DualChunkConfig chunks{.chunk_size = 8192, .local_size = 1024};  // what vLLM takes
+  RETURN_IF_ERROR(keys.Read("chunk_size", kMaxPositions, chunks.chunk_size));
+  RETURN_IF_ERROR(keys.Read("local_size", kMaxPositions, chunks.local_size));
+  double original_positions = 0;  // 0 is as good as absent
+  RETURN_IF_ERROR(keys.ReadUnlessZero("original_max_position_embeddings", original_positions));
+  if (original_positions > 0) {
+    RETURN_IF_ERROR(
+        keys.Read("original_max_position_embeddings", kMaxPositions, chunks.original_positions));
+  }
+  bool is_sparse = false;
+  RETURN_IF_ERROR(keys.Read("sparse_attention_enabled", is_sparse));
+  if (is_sparse) {
+    return keys.Unsupported("sparse_attention_enabled",
+                            "only dense attention is supported; set it to false");
+  }
+  if (chunks.local_size >= chunks.chunk_size) {
+    return keys.Error("local_size",
+                      absl::StrCat("is ", chunks.local_size,
+                                   "; it must be below chunk_size, which is ", chunks.chunk_size));
+  }
+  return chunks;
+}
+
 }  // namespace
 
 absl::Status ParseRope(const ConfigKeys& keys, const ModelOverrides& overrides,
@@ -156,12 +181,38 @@ absl::Status ParseRope(const ConfigKeys& keys, const ModelOverrides& overrides,
   if (overrides.yarn.has_value()) {
     ASSIGN_OR_RETURN(config.yarn, OverriddenYarn(*overrides.yarn, original_positions));
   }
+  config.yarn_auto = overrides.yarn_auto;
+  if (config.yarn_auto && !config.yarn.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--yarn auto: ", keys.what(),
+                     " has no rope_scaling of type yarn; add --rope-scaling "
+                     "yarn:FACTOR"));
+  }
   if (config.yarn.has_value()) {
     if (config.rope_theta <= 1) {
       return keys.Error("rope_theta",
                         absl::StrCat("is ", config.rope_theta, "; with YaRN it must be above 1"));
     }
     config.max_positions = config.yarn->positions();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseDualChunks(const ConfigKeys& keys, const ModelOverrides& overrides,
+                             ModelConfig& config) {
+  config.dual_chunk = overrides.dual_chunk;
+  const StringView key = "dual_chunk_attention_config";
+  if (const Json* object = keys.Find(key); object != nullptr && !config.dual_chunk.has_value()) {
+    if (!object->is_object()) {
+      return keys.Unsupported(key, "expected an object");
+    }
+    ASSIGN_OR_RETURN(config.dual_chunk,
+                     ParseChunks(ConfigKeys(*object, absl::StrCat(keys.what(), ": ", key))));
+  }
+  config.position_limit = config.dual_chunk.has_value() ? kMaxPositions : config.max_positions;
+  if (config.dual_chunk.has_value() && config.yarn_auto) {
+    return absl::InvalidArgumentError(
+        "--yarn auto: with dual chunk attention rotations are plain at every length; leave it out");
   }
   return absl::OkStatus();
 }

@@ -8,10 +8,14 @@
 
 namespace cohort {
 
-// Sets rope_theta, yarn and, with YaRN, max_positions, which must hold max_position_embeddings
-// before. INVALID_ARGUMENT names the key, or the override, and the value.
+// Sets rope_theta, yarn, yarn_auto and, with YaRN, max_positions, which must hold
+// max_position_embeddings before. INVALID_ARGUMENT names the key, or the override, and the value.
 absl::Status ParseRope(const ConfigKeys& keys, const ModelOverrides& overrides,
                        ModelConfig& config);
+
+// Sets dual_chunk and position_limit; after ParseRope.
+absl::Status ParseDualChunks(const ConfigKeys& keys, const ModelOverrides& overrides,
+                             ModelConfig& config);
 
 }  // namespace cohort
 

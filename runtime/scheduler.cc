@@ -83,10 +83,29 @@ absl::Status Scheduler::State::Add(RequestId id, Request request) {
   RETURN_IF_ERROR(CheckRunnable(request));
   RETURN_IF_ERROR(CheckQueueRoom(options_, static_cast<int64_t>(waiting_.size() + parked_.size()),
                                  waiting_tokens_, static_cast<int64_t>(request.prompt.size())));
+  const bool plain_rope = HasPlainRope(request, static_cast<int64_t>(request.prompt.size()));
   auto sequence = std::make_unique<Sequence>(id, ++arrivals_, std::move(request));
+  sequence->plain_rope = plain_rope;
   Enqueue(*sequence);
   by_id_.emplace(id, std::move(sequence));
   return absl::OkStatus();
+}
+
+bool Scheduler::State::HasPlainRope(const Request& request, int64_t prompt_tokens) const {
+  const int64_t completion = request.score ? 0 : request.stopping.max_tokens;
+  return prompt_tokens + completion <= options_.plain_rope_positions;
+}
+
+// Rows of equal ids are equal only among sequences of one kind: the rotations differ with and
+// without YaRN; dual chunk attention scales the rows of a long prompt by its length, and what they
+// write into later layers depends on that. The number ends at the first colon, so no request's salt
+// reaches another kind.
+std::string Scheduler::State::CacheSalt(const Request& request, int64_t prompt_tokens) const {
+  int64_t kind = HasPlainRope(request, prompt_tokens) ? 1 : 0;
+  if (options_.unscaled_positions > 0 && prompt_tokens > options_.unscaled_positions) {
+    kind = prompt_tokens;
+  }
+  return absl::StrCat(kind, ":", request.cache_salt);
 }
 
 void Scheduler::State::Enqueue(Sequence& sequence) {

@@ -29,7 +29,11 @@ struct SchedulerOptions {
   int64_t max_prefill_tokens = 256;  // of these, rows of prefill in a step that also decodes, so
                                      // that prompts do not hold up those who are being answered
   int64_t max_model_len = 0;         // prompt + completion, tokens
-  int64_t max_waiting = 1024;        // requests in the queue
+  // With --yarn auto: requests of at most so many positions go without YaRN; 0: all are alike.
+  int64_t plain_rope_positions = 0;
+  // With dual chunk attention: the length of a longer prompt counts in every row of it; 0: never.
+  int64_t unscaled_positions = 0;
+  int64_t max_waiting = 1024;                     // requests in the queue
   int64_t max_waiting_tokens = int64_t{1} << 22;  // ids in the queue
   bool prefix_caching = true;
   std::vector<int32_t> eos_token_ids;

@@ -74,8 +74,13 @@ int64_t Scheduler::State::CachedTokens(const Request& request) const {
   if (!options_.prefix_caching || !Sequence::MayReadCache(request)) {
     return 0;
   }
-  const auto blocks = CachedBlocks(cache_.FindRoot(request.cache_salt), request.prompt);
+  const std::string salt = CacheSalt(request, static_cast<int64_t>(request.prompt.size()));
+  const auto blocks = CachedBlocks(cache_.FindRoot(salt), request.prompt);
   return static_cast<int64_t>(blocks.size()) * options_.block_size;
+}
+
+PrefixCache::Node Scheduler::State::RootOf(const Sequence& sequence) {
+  return cache_.Root(CacheSalt(sequence.request(), sequence.prompt_tokens()));
 }
 
 Scheduler::State::Prefix Scheduler::State::FindPrefix(const Sequence& sequence) {
@@ -83,7 +88,7 @@ Scheduler::State::Prefix Scheduler::State::FindPrefix(const Sequence& sequence) 
   if (!options_.prefix_caching || !sequence.may_read_cache()) {
     return prefix;
   }
-  const PrefixCache::Node root = cache_.Root(sequence.request().cache_salt);
+  const PrefixCache::Node root = RootOf(sequence);
   prefix.blocks = CachedBlocks(root, sequence.tokens());
   const size_t size = static_cast<size_t>(options_.block_size);
   const size_t begin = prefix.blocks.size() * size;
@@ -200,7 +205,7 @@ void Scheduler::State::Admit(Sequence& sequence, const Prefix& prefix, StepPlan&
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
   slots_to_release_.erase(slot);  // the admission resets it
-  sequence.cache_node = cache_.Root(sequence.request().cache_salt);
+  sequence.cache_node = RootOf(sequence);
   for (const PrefixCache::Found& found : prefix.blocks) {
     pool_.AddReference(found.block);
     sequence.blocks.push_back(found.block);

@@ -58,6 +58,7 @@ AdmitSequence Sequence::Admit(uint32_t new_slot, int64_t cached,
   admit.sequence_index = request_.sequence_index;
   admit.first_position = static_cast<uint64_t>(cached);
   admit.prompt_tokens = static_cast<uint64_t>(prompt_tokens_);
+  admit.plain_rope = plain_rope;
   admit.sampling = request_.sampling;
   if (request_.sampling.NeedsHistory()) {
     admit.history.assign(tokens_.begin(), tokens_.begin() + cached);

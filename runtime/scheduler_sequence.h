@@ -80,6 +80,9 @@ class Sequence {
   bool preempted = false;       // goes back to the queue when no plan in flight names it
   bool ended = false;           // finished, but plans in flight still name it
 
+  // Set by the scheduler when the request comes.
+  bool plain_rope = false;  // with --yarn auto: short enough to do without YaRN
+
   // Set by the scheduler at any time.
   bool paused = false;    // not planned
   bool reported = false;  // an update said that it was scheduled

@@ -91,6 +91,8 @@ class Scheduler::State {
 
  private:
   // scheduler.cc
+  bool HasPlainRope(const Request& request, int64_t prompt_tokens) const;
+  std::string CacheSalt(const Request& request, int64_t prompt_tokens) const;
   void ResetSlots();
   void Enqueue(Sequence& sequence);  // into waiting_ or parked_
   void Dequeue(Sequence& sequence);
@@ -111,6 +113,7 @@ class Scheduler::State {
     bool is_coming = false;  // more of it: this very plan computes the block after these
   };
   Prefix FindPrefix(const Sequence& sequence);
+  PrefixCache::Node RootOf(const Sequence& sequence);
   std::vector<PrefixCache::Found> CachedBlocks(PrefixCache::Node root,
                                                absl::Span<const int32_t> tokens) const;
   void AnnounceBlock(const Sequence& sequence);

@@ -34,7 +34,7 @@ constexpr uint8_t kTargetsFlag = 4;
 constexpr uint8_t kKnownFlags = kSampleFlag | kLiteralsFlag | kTargetsFlag;
 
 // Bytes of the shortest encodings, for bounds.
-constexpr size_t kAdmitBytes = 92;
+constexpr size_t kAdmitBytes = 93;
 constexpr size_t kRowsBytes = 25;  // with one literal token and no blocks
 constexpr size_t kSequenceBytes = 24;
 
@@ -170,6 +170,7 @@ void Write(const AdmitSequence& admit, ByteWriter& writer) {
   writer.U32(admit.sequence_index);
   writer.U64(admit.first_position);
   writer.U64(admit.prompt_tokens);
+  writer.U8(admit.plain_rope ? 1 : 0);
   WriteList(admit.history, writer);
   writer.U64(admit.min_tokens);
   WriteList(admit.held_back_ids, writer);
@@ -182,6 +183,11 @@ AdmitSequence ReadAdmit(ByteReader& reader) {
   admit.sequence_index = reader.U32();
   admit.first_position = reader.U64();
   admit.prompt_tokens = reader.U64();
+  const uint8_t plain_rope = reader.U8();
+  if (plain_rope > 1) {
+    reader.Fail(absl::StrCat("plain_rope ", plain_rope, " is neither 0 nor 1"));
+  }
+  admit.plain_rope = plain_rope == 1;
   admit.history = ReadI32List(reader);
   admit.min_tokens = reader.U64();
   admit.held_back_ids = ReadI32List(reader);

@@ -17,7 +17,7 @@
 
 namespace cohort {
 
-inline constexpr uint32_t kStepPlanVersion = 2;
+inline constexpr uint32_t kStepPlanVersion = 3;
 
 // A slot begins a sequence; whatever it held before is forgotten.
 struct AdmitSequence {
@@ -27,6 +27,7 @@ struct AdmitSequence {
   // first blocks that those rows append (a prefix cache hit). A multiple of the block size.
   uint64_t first_position = 0;
   uint64_t prompt_tokens = 0;  // positions below hold the prompt, those from it on the completion
+  bool plain_rope = false;     // with --yarn auto: short enough to do without YaRN
   // Ids of positions [0, first_position) where sampling.NeedsHistory(), else empty.
   std::vector<int32_t> history = {};
   uint64_t min_tokens = 0;                  // while the completion is shorter,

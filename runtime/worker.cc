@@ -8,6 +8,7 @@
 #include "absl/memory/memory.h"
 #include "runtime/kv_cache.h"
 #include "runtime/plan_parts.h"
+#include "runtime/position_rule.h"
 #include "runtime/qwen2.h"
 #include "runtime/safetensors.h"
 #include "runtime/weight_loader.h"
@@ -26,8 +27,7 @@ absl::Status CheckOption(StringView name, int64_t value, int64_t limit) {
                                             name, " is ", value, "; it must be in 1..", limit));
 }
 
-absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& options,
-                          const Device* device) {
+absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& options, Device* device) {
   constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
   if (device == nullptr) {
     return absl::InvalidArgumentError("a worker needs a device");
@@ -43,8 +43,12 @@ absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& option
   RETURN_IF_ERROR(CheckOption("block_size", options.block_size, 1 << 16));
   RETURN_IF_ERROR(CheckOption("max_batch_tokens", options.max_batch_tokens, 1 << 20));
   RETURN_IF_ERROR(CheckOption("max_running", options.max_running, 1 << 20));
-  RETURN_IF_ERROR(CheckOption("max_model_len", options.max_model_len, config.max_positions));
+  RETURN_IF_ERROR(CheckOption("max_model_len", options.max_model_len, config.position_limit));
   RETURN_IF_ERROR(CheckOption("vocab_size", config.vocabulary, kMaxVocabulary));
+  if (config.dual_chunk.has_value() && !device->ops().HasDualChunkAttention()) {
+    return absl::UnimplementedError(absl::StrCat("dual chunk attention on device '", device->kind(),
+                                                 "' is not there yet: use --device cpu"));
+  }
   if (options.token_ids < 0) {
     return absl::InvalidArgumentError(absl::StrCat("token_ids is ", options.token_ids));
   }
@@ -174,14 +178,17 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const Model
                          .workspace = Qwen2::WorkspaceBytes(config, plan, model_options) +
                                       WorkerChooser::WorkspaceBytes(plan)}));
   }
-  const WorkerLimits limits = {.slots = options.max_running,
-                               .positions = options.max_model_len,
-                               .kv_blocks = options.kv_blocks,
-                               .block_size = options.block_size,
-                               .vocabulary = config.vocabulary};
+  const WorkerLimits limits = {
+      .slots = options.max_running,
+      .positions = options.max_model_len,
+      .plain_positions = std::min(config.plain_rope_positions(), options.max_model_len),
+      .kv_blocks = options.kv_blocks,
+      .block_size = options.block_size,
+      .vocabulary = config.vocabulary};
   ASSIGN_OR_RETURN(WorkerBatch batch,
                    WorkerBatch::Create(options.max_batch_tokens, options.max_running,
-                                       limits.blocks_per_sequence(), *device));
+                                       limits.blocks_per_sequence(),
+                                       PositionRule(config, options.max_model_len), *device));
   ASSIGN_OR_RETURN(WorkerChooser chooser, WorkerChooser::Create(plan, ValidIds(config, options),
                                                                 options.max_batch_tokens, *device));
   ASSIGN_OR_RETURN(KvCache kv, KvCache::Create(plan, options.kv_blocks, options.block_size,
@@ -278,7 +285,8 @@ absl::Status Worker::State::Accept(const StepPlan& plan) {
 absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
   const size_t first_row = parts_.batch.ids().size();
   RETURN_IF_ERROR(slots_.Extend(rows, parts_.batch.ids()));
-  parts_.batch.AddSequence(static_cast<int64_t>(rows.first_position), slots_.blocks(rows.slot));
+  parts_.batch.AddSequence(static_cast<int64_t>(rows.first_position), slots_.kind(rows.slot),
+                           slots_.blocks(rows.slot));
   for (size_t i = 0; i < rows.tokens.size(); ++i) {
     LogitRow wanted;
     wanted.target = rows.score_targets.empty() ? -1 : std::max(rows.score_targets[i], -1);

@@ -7,14 +7,19 @@ namespace cohort {
 absl::Status WorkerBatch::Allocate(int64_t max_tokens, Device& device, Rows& rows) {
   rows.positions.reserve(static_cast<size_t>(max_tokens));
   rows.sequences.reserve(static_cast<size_t>(max_tokens));
+  rows.rope_rows.reserve(static_cast<size_t>(max_tokens));
+  rows.logit_factors.reserve(static_cast<size_t>(max_tokens));
   ASSIGN_OR_RETURN(rows.positions_tensor, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(rows.sequences_tensor, device.Allocate({max_tokens}, DType::kI32));
+  ASSIGN_OR_RETURN(rows.rope_rows_tensor, device.Allocate({max_tokens}, DType::kI32));
+  ASSIGN_OR_RETURN(rows.logit_factors_tensor, device.Allocate({max_tokens}, DType::kF32));
   return absl::OkStatus();
 }
 
 absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_sequences,
-                                                int64_t blocks_per_sequence, Device& device) {
-  WorkerBatch batch;
+                                                int64_t blocks_per_sequence, PositionRule rule,
+                                                Device& device) {
+  WorkerBatch batch(std::move(rule));
   batch.device_ = &device;
   batch.ids_.reserve(static_cast<size_t>(max_tokens));
   batch.wanted_.reserve(static_cast<size_t>(max_tokens));
@@ -34,15 +39,20 @@ void WorkerBatch::Clear() {
   for (Rows* rows : {&all_, &wanted_rows_}) {
     rows->positions.clear();
     rows->sequences.clear();
+    rows->rope_rows.clear();
+    rows->logit_factors.clear();
   }
   block_tables_.clear();
 }
 
-void WorkerBatch::AddSequence(int64_t first_position, const std::vector<int32_t>& blocks) {
+void WorkerBatch::AddSequence(int64_t first_position, const SequenceKind& kind,
+                              const std::vector<int32_t>& blocks) {
   const int32_t sequence = static_cast<int32_t>(block_tables_.size());
   for (int64_t position = first_position; all_.positions.size() < ids_.size(); ++position) {
     all_.positions.push_back(static_cast<int32_t>(position));
     all_.sequences.push_back(sequence);
+    all_.rope_rows.push_back(rule_.RopeRow(kind, position));
+    all_.logit_factors.push_back(rule_.LogitFactor(kind, position));
   }
   block_tables_.push_back(&blocks);
 }
@@ -53,6 +63,8 @@ int32_t WorkerBatch::Want(size_t row) {
   wanted_.push_back(static_cast<int32_t>(row));
   wanted_rows_.positions.push_back(all_.positions[row]);
   wanted_rows_.sequences.push_back(all_.sequences[row]);
+  wanted_rows_.rope_rows.push_back(all_.rope_rows[row]);
+  wanted_rows_.logit_factors.push_back(all_.logit_factors[row]);
   return static_cast<int32_t>(wanted_.size() - 1);
 }
 
@@ -78,7 +90,11 @@ BatchView WorkerBatch::Upload(const Rows& rows, TensorView block_table) {
   view.sequences = block_table.rows();
   view.positions = rows.positions_tensor.view().Rows(0, view.tokens);
   view.sequence_of_token = rows.sequences_tensor.view().Rows(0, view.tokens);
+  view.rope_rows = rows.rope_rows_tensor.view().Rows(0, view.tokens);
+  view.logit_factors = rows.logit_factors_tensor.view().Rows(0, view.tokens);
   view.block_table = block_table;
+  device_->CopyFromHost(rows.rope_rows.data(), view.rope_rows);
+  device_->CopyFromHost(rows.logit_factors.data(), view.logit_factors);
   device_->CopyFromHost(rows.positions.data(), view.positions);
   device_->CopyFromHost(rows.sequences.data(), view.sequence_of_token);
   return view;

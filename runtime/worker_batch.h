@@ -3,9 +3,11 @@
 #define COHORT_RUNTIME_WORKER_BATCH_H_
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "kernels/device.h"
+#include "runtime/position_rule.h"
 #include "runtime/step_rows.h"
 
 namespace cohort {
@@ -14,7 +16,8 @@ class WorkerBatch {
  public:
   // `device` must outlive the batch.
   static absl::StatusOr<WorkerBatch> Create(int64_t max_tokens, int64_t max_sequences,
-                                            int64_t blocks_per_sequence, Device& device);
+                                            int64_t blocks_per_sequence, PositionRule rule,
+                                            Device& device);
 
   void Clear();
   int64_t tokens() const { return static_cast<int64_t>(all_.positions.size()); }
@@ -24,7 +27,8 @@ class WorkerBatch {
   std::vector<int32_t>& ids() { return ids_; }
   // The rows added to ids() since the last call, at consecutive positions. `blocks` must stay as it
   // is until Upload().
-  void AddSequence(int64_t first_position, const std::vector<int32_t>& blocks);
+  void AddSequence(int64_t first_position, const SequenceKind& kind,
+                   const std::vector<int32_t>& blocks);
 
   // Wants the logits of a row that AddSequence() has added, later than those wanted before. Its
   // index among the wanted.
@@ -34,12 +38,15 @@ class WorkerBatch {
   StepRows Upload();
 
  private:
-  WorkerBatch() = default;
+  explicit WorkerBatch(PositionRule rule) : rule_(std::move(rule)) {}
 
+  PositionRule rule_;
   Device* device_ = nullptr;
   struct Rows {
-    std::vector<int32_t> positions, sequences;  // [rows]
-    Tensor positions_tensor, sequences_tensor;  // [max tokens] int32
+    std::vector<int32_t> positions, sequences, rope_rows;         // [rows]
+    std::vector<float> logit_factors;                             // [rows]
+    Tensor positions_tensor, sequences_tensor, rope_rows_tensor;  // [max tokens] int32
+    Tensor logit_factors_tensor;                                  // [max tokens] fp32
   };
   static absl::Status Allocate(int64_t max_tokens, Device& device, Rows& rows);
   BatchView Upload(const Rows& rows, TensorView block_table);

@@ -36,6 +36,10 @@ absl::Status WorkerSlots::CheckAdmission(const AdmitSequence& admit) const {
     return error("a sequence that begins at position ", admit.first_position, " of ",
                  limits_.positions, " with blocks of ", limits_.block_size);
   }
+  if (admit.plain_rope && admit.first_position >= static_cast<uint64_t>(limits_.plain_positions)) {
+    return error("a sequence with plain rope, of which there are ", limits_.plain_positions,
+                 " positions, at position ", admit.first_position);
+  }
   const size_t history = admit.sampling.NeedsHistory() ? admit.first_position : 0;
   if (admit.history.size() != history) {
     return error(admit.history.size(), " ids of history where ", history, " were expected");
@@ -51,6 +55,7 @@ absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
   slot.sampling = admit.sampling;
   slot.length = static_cast<int64_t>(admit.first_position);
   slot.prompt_tokens = admit.prompt_tokens;
+  slot.plain_rope = admit.plain_rope;
   slot.min_tokens = admit.min_tokens;
   slot.held_back_ids = admit.held_back_ids;
   if (admit.sampling.NeedsHistory()) {
@@ -77,7 +82,8 @@ absl::Status WorkerSlots::CheckRows(const SequenceRows& rows) const {
     return error("begins at position ", rows.first_position, " where ", slot.length,
                  " was expected");
   }
-  if (count > limits_.positions - slot.length) {
+  const int64_t positions = slot.plain_rope ? limits_.plain_positions : limits_.positions;
+  if (count > positions - slot.length) {
     return error("goes beyond the ", limits_.positions, " positions of a sequence");
   }
   const int64_t blocks = static_cast<int64_t>(slot.blocks.size() + rows.appended_blocks.size());

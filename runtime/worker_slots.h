@@ -8,16 +8,18 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "runtime/position_rule.h"
 #include "runtime/step_plan.h"
 #include "runtime/worker_edits.h"
 
 namespace cohort {
 
 struct WorkerLimits {
-  int64_t slots = 0;       // sequences at a time
-  int64_t positions = 0;   // of a sequence
-  int64_t kv_blocks = 0;   // of this rank
-  int64_t block_size = 0;  // tokens
+  int64_t slots = 0;            // sequences at a time
+  int64_t positions = 0;        // of a sequence
+  int64_t plain_positions = 0;  // of one with plain rope, beside others with YaRN; 0: there is none
+  int64_t kv_blocks = 0;        // of this rank
+  int64_t block_size = 0;       // tokens
   int64_t vocabulary = 0;
   int64_t blocks_per_sequence() const { return (positions + block_size - 1) / block_size; }
 };
@@ -36,6 +38,9 @@ class WorkerSlots {
   absl::Status Release(uint32_t slot);
 
   const std::vector<int32_t>& blocks(uint32_t slot) const { return slots_[slot].blocks; }
+  SequenceKind kind(uint32_t slot) const {
+    return {slots_[slot].plain_rope, static_cast<int64_t>(slots_[slot].prompt_tokens)};
+  }
   // How the token after the slot's last position is chosen, and what of the sequence that depends
   // on.
   SamplingRow NextSamplingRow(uint32_t slot) const;
@@ -56,6 +61,7 @@ class WorkerSlots {
     SamplingParameters sampling;
     int64_t length = 0;  // positions planned so far
     uint64_t prompt_tokens = 0;
+    bool plain_rope = false;
     uint64_t min_tokens = 0;
     std::vector<int32_t> held_back_ids;
     std::vector<int32_t> ids;     // [length] where sampling.NeedsHistory(), else empty

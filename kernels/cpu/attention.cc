@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "kernels/cpu/ops.h"
 
@@ -52,32 +53,66 @@ int64_t HeadsPerItem(absl::Span<const int32_t> kv_head_of_query, int64_t items, 
   return std::min((largest_group + shares - 1) / shares, AttentionOperands::kMaxRows);
 }
 
+// Which keys the run of `operands`, which begins with `token`, sees with which rotation.
+void SetParts(const DualChunks* chunks, const BatchView& batch, int64_t token,
+              AttentionOperands& operands) {
+  const int64_t end = operands.first_position + operands.tokens;
+  if (chunks == nullptr) {
+    operands.parts[0].end = end;
+    operands.part_count = 1;
+    return;
+  }
+  const int64_t length = chunks->chunk_length;
+  const int64_t first_row = operands.first_position % length;
+  const int64_t chunk = operands.first_position - first_row;  // where it begins
+  const int64_t last_row = chunks->rope.cosine.rows() - 1;
+  const auto add = [&](const AttentionPart& part) { operands.parts[operands.part_count++] = part; };
+  if (chunk > length) {
+    add({.end = chunk - length, .first_row = last_row, .last_row = last_row});
+  }
+  if (chunk > 0) {
+    add({.end = chunk, .first_row = first_row + length, .last_row = last_row});
+  }
+  add({.end = end, .first_row = first_row, .last_row = length - 1});
+  operands.cosine = chunks->rope.cosine.As<float>();
+  operands.sine = chunks->rope.sine.As<float>();
+  operands.cosine_stride = chunks->rope.cosine.row_stride;
+  operands.sine_stride = chunks->rope.sine.row_stride;
+  operands.logit_factors = batch.logit_factors.As<float>() + token;
+}
+
 }  // namespace
 
 void CpuOps::PlaceTokens(const RopeTable& rope, const BatchView& batch, const KvView& kv) {
   const int32_t* positions = batch.positions.As<int32_t>();
+  const int32_t* rope_rows = batch.rope_rows.As<int32_t>();
   places_.resize(std::max(places_.size(), static_cast<size_t>(batch.tokens)));
   for (int64_t token = 0; token < batch.tokens; ++token) {
     const int64_t position = positions[token];
     const int32_t* blocks = BlocksOf(batch, kv, token, position);
-    CHECK_LT(position, rope.cosine.rows()) << "position beyond the rope table";
+    const int64_t row = rope_rows[token];
+    CHECK(row >= 0 && row < rope.cosine.rows())
+        << "row " << row << " of a rope table of " << rope.cosine.rows();
     TokenPlace& place = places_[static_cast<size_t>(token)];
     place.block = blocks[position / kv.block_size()];
     place.offset = position % kv.block_size() * kv.head_dim();
-    place.cosine = rope.cosine.Row<float>(position);
-    place.sine = rope.sine.Row<float>(position);
+    place.cosine = rope.cosine.Row<float>(row);
+    place.sine = rope.sine.Row<float>(row);
   }
 }
 
 // Queries are rotated in place; a key goes to the KV memory rotated, a value as it is.
 template <class T>
 void CpuOps::RopeAndStoreHead(const TensorView& qkv, int64_t token, int64_t head,
-                              int64_t query_heads, const KvView& kv) const {
+                              int64_t query_heads, const RopeTable& rope, const KvView& kv) const {
   const TokenPlace& place = places_[static_cast<size_t>(token)];
   const int64_t head_dim = kv.head_dim();
   const auto rotate = kernels_.For(qkv.dtype).rotate;
   T* from = qkv.Row<T>(token) + head * head_dim;
   if (head < query_heads) {
+    if (rope.keys_only) {
+      return;
+    }
     rotate(from, place.cosine, place.sine, head_dim / 2, from);
     return;
   }
@@ -100,7 +135,7 @@ void CpuOps::DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTab
     threads_.ParallelFor(qkv.rows(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t token = begin; token < end; ++token) {
         for (int64_t head = 0; head < heads; ++head) {
-          RopeAndStoreHead<T>(qkv, token, head, query_heads, kv);
+          RopeAndStoreHead<T>(qkv, token, head, query_heads, rope, kv);
         }
       }
     });
@@ -125,7 +160,7 @@ void CpuOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias,
       multiply(operands, begin * kv.head_dim(), end * kv.head_dim());
       for (int64_t token = 0; token < qkv.rows(); ++token) {
         for (int64_t head = begin; head < end; ++head) {
-          RopeAndStoreHead<T>(qkv, token, head, query_heads, kv);
+          RopeAndStoreHead<T>(qkv, token, head, query_heads, rope, kv);
         }
       }
     });
@@ -153,21 +188,24 @@ void CpuOps::GroupHeads(absl::Span<const int32_t> kv_head_of_query, int64_t kv_h
   }
 }
 
-void CpuOps::CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit) {
+void CpuOps::CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit,
+                         int64_t chunk_length) {
   runs_.clear();
   for (int64_t token = 0; token < batch.tokens; token += runs_.back().tokens) {
-    const int64_t length = RunLength(batch, token, limit);
+    const int64_t left = chunk_length - batch.positions.As<int32_t>()[token] % chunk_length;
+    const int64_t length = RunLength(batch, token, std::min(limit, left));
     runs_.push_back({token, length, BlocksOf(batch, kv, token + length - 1, 0)});
   }
 }
 
-void CpuOps::DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
-                              const BatchView& batch, const KvView& kv, float scale,
-                              TensorView out) {
+void CpuOps::Attend(const TensorView& queries, absl::Span<const int32_t> kv_head_of_query,
+                    const DualChunks* chunks, const BatchView& batch, const KvView& kv, float scale,
+                    const TensorView& out) {
   const int64_t items = std::max<int64_t>(1, batch.sequences * kv.kv_heads());
   const int64_t heads = HeadsPerItem(kv_head_of_query, items, threads_.threads());
   GroupHeads(kv_head_of_query, kv.kv_heads(), heads);
-  CollectRuns(batch, kv, AttentionOperands::kMaxRows / heads);
+  CollectRuns(batch, kv, AttentionOperands::kMaxRows / heads,
+              chunks == nullptr ? std::numeric_limits<int64_t>::max() : chunks->chunk_length);
   const int64_t runs = static_cast<int64_t>(runs_.size());
   WithActivationType(queries.dtype, [&]<class T>() {
     const auto attend = kernels_.For(queries.dtype).attend;
@@ -177,24 +215,40 @@ void CpuOps::DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_h
             const HeadGroup& group = head_groups_[static_cast<size_t>(item / runs)];
             const TokenRun& run = runs_[static_cast<size_t>(item % runs)];
             const int64_t head_offset = group.kv_head * kv.block_size() * kv.head_dim();
-            attend({.queries = queries.Row<T>(run.token),
-                    .query_stride = queries.row_stride,
-                    .out = out.Row<T>(run.token),
-                    .out_stride = out.row_stride,
-                    .tokens = run.tokens,
-                    .first_position = batch.positions.As<int32_t>()[run.token],
-                    .heads = heads_.data() + group.first,
-                    .head_count = group.count,
-                    .keys = kv.keys.As<T>() + head_offset,
-                    .values = kv.values.As<T>() + head_offset,
-                    .block_stride = kv.keys.row_stride,
-                    .blocks = run.blocks,
-                    .block_size = kv.block_size(),
-                    .head_dim = kv.head_dim(),
-                    .scale = scale});
+            AttentionOperands operands = {
+                .queries = queries.Row<T>(run.token),
+                .query_stride = queries.row_stride,
+                .out = out.Row<T>(run.token),
+                .out_stride = out.row_stride,
+                .tokens = run.tokens,
+                .first_position = batch.positions.As<int32_t>()[run.token],
+                .heads = heads_.data() + group.first,
+                .head_count = group.count,
+                .keys = kv.keys.As<T>() + head_offset,
+                .values = kv.values.As<T>() + head_offset,
+                .block_stride = kv.keys.row_stride,
+                .blocks = run.blocks,
+                .block_size = kv.block_size(),
+                .head_dim = kv.head_dim(),
+                .scale = scale,
+                .parts = {}};
+            SetParts(chunks, batch, run.token, operands);
+            attend(operands);
           }
         });
   });
+}
+
+void CpuOps::DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                              const BatchView& batch, const KvView& kv, float scale,
+                              TensorView out) {
+  Attend(queries, kv_head_of_query, nullptr, batch, kv, scale, out);
+}
+
+void CpuOps::DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                                  const DualChunks& chunks, const BatchView& batch,
+                                  const KvView& kv, float scale, TensorView out) {
+  Attend(queries, kv_head_of_query, &chunks, batch, kv, scale, out);
 }
 
 }  // namespace cohort

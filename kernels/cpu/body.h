@@ -5,7 +5,7 @@
 #include "kernels/cpu/body_vectors.h"
 #include COHORT_BODY_PRODUCTS
 #include "kernels/cpu/body_matmul.h"
-#include "kernels/cpu/body_attention.h"
 #include "kernels/cpu/body_pointwise.h"
+#include "kernels/cpu/body_attention.h"
 #include "kernels/cpu/body_table.h"
 // clang-format on

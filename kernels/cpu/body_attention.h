@@ -1,7 +1,9 @@
 // Attention of up to kMaxRows rows, (token, head) pairs that read the same keys and values, each of
 // which is read once. Positions pass in tiles: logits of all rows, their weights, the weighted sum.
 // A row's logits are summed along the head in one chain, its weighted sum along the positions, and
-// tiles begin at multiples of kTilePositions: so a row's result depends on nothing but the row.
+// tiles begin at multiples of kTilePositions from the beginning of each part: so a row's result
+// depends on nothing but the row. One part after the other, with the queries rotated for it, goes
+// into the same running softmax.
 //
 // No include guard: compiled once per instruction set, in its namespace.
 
@@ -20,6 +22,7 @@ struct AttentionState {
   alignas(64) float values[kTilePositions * kDim];    // [positions, padded head_dim]
   alignas(64) float weights[kRows * kTilePositions];  // logits, then weights [rows, positions]
   alignas(64) float sums[kRows * kDim];               // [rows, padded head_dim]
+  float scale[kRows];
   float maximum[kRows];
   float total[kRows];
   float shrink[kRows];            // of what was summed before this tile
@@ -33,17 +36,32 @@ COHORT_CPU_INLINE int64_t PaddedDim(const AttentionOperands& a) {
 }
 
 template <class T>
-void LoadQueries(const AttentionOperands& a, AttentionState<T>& state) {
+void LoadQueries(const AttentionOperands& a, const AttentionPart& part, AttentionState<T>& state) {
   using X = typename AttentionState<T>::X;
+  alignas(64) T rotated[AttentionOperands::kMaxHeadDim];
   X* to = state.queries;
   for (int64_t token = 0; token < a.tokens; ++token) {
     const T* row = static_cast<const T*>(a.queries) + token * a.query_stride;
+    const int64_t rope_row = std::min(part.first_row + token, part.last_row);
     for (int64_t i = 0; i < a.head_count; ++i) {
       const T* from = row + a.heads[i] * a.head_dim;
+      if (a.cosine != nullptr) {
+        RotateHead<T>(from, a.cosine + rope_row * a.cosine_stride,
+                      a.sine + rope_row * a.sine_stride, a.head_dim / 2, rotated);
+        from = rotated;
+      }
       for (int64_t k = 0; k < a.head_dim; ++k) {
         *to++ = FromFloat<X>(ToFloat(from[k]));
       }
     }
+  }
+}
+
+template <class T>
+void LoadScales(const AttentionOperands& a, AttentionState<T>& state) {
+  for (int64_t row = 0; row < a.tokens * a.head_count; ++row) {
+    const float factor = a.logit_factors == nullptr ? 1.0f : a.logit_factors[row / a.head_count];
+    state.scale[row] = a.scale * factor;
   }
 }
 
@@ -129,7 +147,7 @@ COHORT_CPU_INLINE void ComputeLogits(const AttentionOperands& a, int64_t row, in
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectorBlock; ++v) {
-      Store(sums[r * kVectorBlock + v] * a.scale,
+      Store(sums[r * kVectorBlock + v] * state.scale[row + r],
             state.weights + (row + r) * kTilePositions + first + v * kWidth);
     }
   }
@@ -239,7 +257,7 @@ void AttendRows(const AttentionOperands& a, int64_t row, int64_t begin, int64_t 
   }
   for (int r = 0; r < kRows; ++r) {
     const int64_t position = a.first_position + (row + r) / a.head_count;
-    const int64_t seen = std::clamp<int64_t>(position + 1 - begin, 0, kTilePositions);
+    const int64_t seen = std::clamp<int64_t>(position + 1 - begin, 0, count);
     state.seen[row + r] = seen;
     state.shrink[row + r] = 1;
     if (seen > 0) {
@@ -266,18 +284,21 @@ template <class T>
 void Attend(const AttentionOperands& a) {
   AttentionState<T> state;
   const int64_t rows = a.tokens * a.head_count;
-  const int64_t length = a.first_position + a.tokens;
-  LoadQueries(a, state);
+  LoadScales(a, state);
   std::fill(state.sums, state.sums + rows * PaddedDim<T>(a), 0.0f);
-  for (int64_t begin = 0; begin < length; begin += kTilePositions) {
-    const int64_t count = std::min(kTilePositions, length - begin);
-    LoadTile(a, begin, count, state);
-    int64_t row = 0;
-    for (; row + kRowBlock <= rows; row += kRowBlock) {
-      AttendRows<T, kRowBlock>(a, row, begin, count, state);
-    }
-    for (; row < rows; ++row) {
-      AttendRows<T, 1>(a, row, begin, count, state);
+  int64_t begin = 0;
+  for (int64_t part = 0; part < a.part_count; ++part) {
+    LoadQueries(a, a.parts[part], state);
+    for (int64_t count = 0; begin < a.parts[part].end; begin += count) {
+      count = std::min(kTilePositions, a.parts[part].end - begin);
+      LoadTile(a, begin, count, state);
+      int64_t row = 0;
+      for (; row + kRowBlock <= rows; row += kRowBlock) {
+        AttendRows<T, kRowBlock>(a, row, begin, count, state);
+      }
+      for (; row < rows; ++row) {
+        AttendRows<T, 1>(a, row, begin, count, state);
+      }
     }
   }
   StoreAttended(a, state);

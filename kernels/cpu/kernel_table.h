@@ -26,6 +26,14 @@ struct MatMulOperands {
   int64_t out_stride = 0;
 };
 
+// Keys that the queries of one attention item see with one rotation. Token i of the item is rotated
+// by row min(first_row + i, last_row) of the table.
+struct AttentionPart {
+  int64_t end = 0;  // the first position after them; they begin where the part before ends
+  int64_t first_row = 0;
+  int64_t last_row = 0;
+};
+
 // What the queries of one attention item read: the pages of one KV head of one sequence.
 struct AttentionOperands {
   static constexpr int64_t kMaxRows = 64;
@@ -46,6 +54,13 @@ struct AttentionOperands {
   int64_t block_size = 0;
   int64_t head_dim = 0;  // even, at most kMaxHeadDim
   float scale = 0;
+  AttentionPart parts[3];  // up to the last token's position
+  int64_t part_count = 0;
+  const float* cosine = nullptr;  // [rows, head_dim / 2]; null: the queries are rotated already
+  const float* sine = nullptr;
+  int64_t cosine_stride = 0;
+  int64_t sine_stride = 0;
+  const float* logit_factors = nullptr;  // [tokens] of `scale`; null: all 1
 };
 
 // Kernels over rows of one activation dtype ("act").

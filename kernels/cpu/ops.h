@@ -40,6 +40,10 @@ class CpuOps : public Ops {
   void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                         const BatchView& batch, const KvView& kv, float scale,
                         TensorView out) override;
+  void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                            const DualChunks& chunks, const BatchView& batch, const KvView& kv,
+                            float scale, TensorView out) override;
+  bool HasDualChunkAttention() const override { return true; }
   void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
                     int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                     const KvView& kv) override;
@@ -107,9 +111,14 @@ class CpuOps : public Ops {
   void PlaceTokens(const RopeTable& rope, const BatchView& batch, const KvView& kv);
   template <class T>
   void RopeAndStoreHead(const TensorView& qkv, int64_t token, int64_t head, int64_t query_heads,
-                        const KvView& kv) const;
+                        const RopeTable& rope, const KvView& kv) const;
+  // `chunks` null: plain attention.
+  void Attend(const TensorView& queries, absl::Span<const int32_t> kv_head_of_query,
+              const DualChunks* chunks, const BatchView& batch, const KvView& kv, float scale,
+              const TensorView& out);
   void GroupHeads(absl::Span<const int32_t> kv_head_of_query, int64_t kv_heads, int64_t limit);
-  void CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit);
+  // Runs of at most `limit` tokens, each within one chunk of `chunk_length` positions.
+  void CollectRuns(const BatchView& batch, const KvView& kv, int64_t limit, int64_t chunk_length);
 
   ThreadPool& threads_;
   const KernelTable& kernels_;

@@ -51,6 +51,7 @@ struct Batch {
   Rows<const int32_t> positions;
   Rows<const int32_t> sequence_of_token;
   Rows<const int32_t> block_table;
+  Rows<const int32_t> rope_rows;
 
   __device__ int64_t Position(int64_t token) const { return positions[token][0]; }
   __device__ const int32_t* Blocks(int64_t token) const {
@@ -60,7 +61,7 @@ struct Batch {
 
 Batch BatchOf(const CohortCudaBatch& batch) {
   return {RowsOf<const int32_t>(batch.positions), RowsOf<const int32_t>(batch.sequence_of_token),
-          RowsOf<const int32_t>(batch.block_table)};
+          RowsOf<const int32_t>(batch.block_table), RowsOf<const int32_t>(batch.rope_rows)};
 }
 
 // round(round(a * b) + round(c * d)); the intrinsics keep nvcc from fusing product and sum.
@@ -79,6 +80,7 @@ __global__ void RopeAndStoreKvKernel(Rows<T> qkv, int64_t query_heads, Rows<cons
   const int64_t token = blockIdx.x;
   const int64_t position = batch.Position(token);
   const int64_t block = batch.Blocks(token)[position / kv.block_size];
+  const int64_t rope_row = batch.rope_rows[token][0];
   const int64_t half = kv.head_dim / 2;
   const int64_t pairs = (query_heads + 2 * kv.kv_heads) * half;
   for (int64_t pair = threadIdx.x; pair < pairs; pair += kRopeThreads) {
@@ -93,8 +95,8 @@ __global__ void RopeAndStoreKvKernel(Rows<T> qkv, int64_t query_heads, Rows<cons
     }
     const float first = ToFloat(source[i]);
     const float second = ToFloat(source[i + half]);
-    const float c = cosine[position][i];
-    const float s = sine[position][i];
+    const float c = cosine[rope_row][i];
+    const float s = sine[rope_row][i];
     T* rotated = head < query_heads ? source : kv.Key(block, head - query_heads, position);
     rotated[i] = SumOfRoundedProducts<T>(first, c, -second, s);
     rotated[i + half] = SumOfRoundedProducts<T>(second, c, first, s);

@@ -52,7 +52,7 @@ CONFIGS = {
     "another rope scaling": ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling"),
     "YaRN that shortens": ({"rope_scaling": {"type": "yarn", "factor": 0.5}}, "factor is 0.5"),
     "quantisation": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
-    "dual chunk": ({"dual_chunk_attention_config": {"chunk_size": 8192}}, "dual_chunk_attention_config"),
+    "chunks within the local size": ({"dual_chunk_attention_config": {"chunk_size": 64, "local_size": 64}}, "local_size is 64"),
     "a missing key": ({"hidden_size": KeyError}, "hidden_size"),
     "a key of another kind": ({"num_hidden_layers": "two"}, "num_hidden_layers"),
     "heads that do not divide": ({"num_key_value_heads": 3}, "num_key_value_heads"),

@@ -65,7 +65,8 @@ class Layer {
     Ops& ops = device_.ops();
     const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, tokens); };
     const TensorView table(indices_.view().data, DType::kI32, Shape{1, kTokens});
-    const BatchView batch{tokens, 1, indices_.view().Rows(first, tokens), rows(zeros_), table};
+    const TensorView positions = indices_.view().Rows(first, tokens);
+    const BatchView batch{tokens, 1, positions, rows(zeros_), table, positions};
     const KvView kv{keys_.view(), values_.view()};
     const RopeTable rope{cosine_.view(), cosine_.view()};
     const TensorView queries = rows(qkv_).Columns(0, kHeads * kHeadDim);

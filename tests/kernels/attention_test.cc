@@ -116,8 +116,8 @@ struct DeviceStep {
         values(device, kv.values) {}
 
   BatchView batch() const {
-    return {positions.view().rows(), block_table.view().rows(), positions.view(), sequences.view(),
-            block_table.view()};
+    return {positions.view().rows(), block_table.view().rows(), positions.view(),
+            sequences.view(),        block_table.view(),        positions.view()};
   }
   KvView kv() const { return {keys.view(), values.view()}; }
 };

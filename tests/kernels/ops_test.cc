@@ -24,7 +24,7 @@ class OpsDeathTest : public testing::Test {
     table.As<int32_t>()[0] = block;
     const TensorView positions = Make(DType::kI32, Shape{1});
     positions.As<int32_t>()[0] = position;
-    return {1, 1, positions, Make(DType::kI32, Shape{1}), table};
+    return {1, 1, positions, Make(DType::kI32, Shape{1}), table, positions};
   }
   KvView Kv(int64_t head_dim) {
     return {Make(DType::kF32, Shape{3, 1, 4, head_dim}),

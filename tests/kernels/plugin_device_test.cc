@@ -88,7 +88,8 @@ CohortCudaTable MakeTable() {
   table.rope_and_store_kv = [](D* d, const T* qkv, int64_t query_heads, const CohortCudaRope* rope,
                                const CohortCudaBatch* batch, const CohortCudaKv* kv) {
     d->Note("rope_and_store_kv", qkv, &rope->cosine, &rope->sine, &batch->positions,
-            &batch->sequence_of_token, &batch->block_table, &kv->keys, &kv->values);
+            &batch->sequence_of_token, &batch->block_table, &batch->rope_rows, &kv->keys,
+            &kv->values);
     d->number = query_heads;
   };
   table.paged_attention = [](D* d, const T* queries, const int32_t* heads, int64_t query_heads,
@@ -229,15 +230,21 @@ TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
   const TensorView queries = View({2, 16}, DType::kF32);
   const TensorView out = View({2, 16}, DType::kF32);
   const RopeTable rope = {View({9, 4}, DType::kF32), View({9, 4}, DType::kF32)};
-  const BatchView batch = {2, 1, View({2}, DType::kI32), View({2}, DType::kI32),
-                           View({1, 3}, DType::kI32)};
+  const BatchView batch = {2,
+                           1,
+                           View({2}, DType::kI32),
+                           View({2}, DType::kI32),
+                           View({1, 3}, DType::kI32),
+                           View({2}, DType::kI32)};
   const KvView kv = {View({3, 1, 4, 8}, DType::kF32), View({3, 1, 4, 8}, DType::kF32)};
   device_.ops().RopeAndStoreKv(qkv, 2, rope, batch, kv);
   EXPECT_EQ(other_side_.verb, "rope_and_store_kv");
   EXPECT_EQ(other_side_.number, 2);
-  EXPECT_THAT(Arrived(), ElementsAre(qkv.data, rope.cosine.data, rope.sine.data,
-                                     batch.positions.data, batch.sequence_of_token.data,
-                                     batch.block_table.data, kv.keys.data, kv.values.data));
+  EXPECT_THAT(Arrived(),
+              ElementsAre(qkv.data, rope.cosine.data, rope.sine.data, batch.positions.data,
+                          batch.sequence_of_token.data, batch.block_table.data,
+                          batch.rope_rows.data, kv.keys.data, kv.values.data));
+  EXPECT_FALSE(device_.ops().HasDualChunkAttention());
   device_.ops().PagedAttention(queries, {0, 0}, batch, kv, 0.5f, out);
   EXPECT_EQ(other_side_.verb, "paged_attention");
   EXPECT_THAT(other_side_.heads, ElementsAre(0, 0));

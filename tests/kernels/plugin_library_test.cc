@@ -26,7 +26,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // The layout both sides were compiled against; a change here must raise the version.
-static_assert(kCohortCudaTableVersion == 1);
+static_assert(kCohortCudaTableVersion == 2);
 static_assert(sizeof(CohortCudaError) == 516);
 static_assert(sizeof(CohortCudaTensor) == 56);
 static_assert(offsetof(CohortCudaTensor, dims) == 8);
@@ -34,7 +34,7 @@ static_assert(offsetof(CohortCudaTensor, row_stride) == 40);
 static_assert(offsetof(CohortCudaTensor, dtype) == 48);
 static_assert(offsetof(CohortCudaTensor, rank) == 52);
 static_assert(sizeof(CohortCudaProperties) == 160);
-static_assert(sizeof(CohortCudaBatch) == 16 + 3 * sizeof(CohortCudaTensor));
+static_assert(sizeof(CohortCudaBatch) == 16 + 4 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaKv) == 2 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaRope) == 2 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaSamplingRow) == 32);

@@ -38,7 +38,8 @@ struct Sequence {
     return Shape{Blocks(tokens), kv_heads, kBlockSize, head_dim};
   }
   BatchView batch() const {
-    return {positions.view().rows(), 1, positions.view(), sequences.view(), block_table.view()};
+    return {positions.view().rows(), 1, positions.view(), sequences.view(), block_table.view(),
+            positions.view()};
   }
   KvView kv() const { return {keys.view(), values.view()}; }
 };

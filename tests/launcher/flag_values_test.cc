@@ -41,6 +41,17 @@ TEST(ParseRopeScaling, TakesAFactorAndTheOriginalLength) {
   }
 }
 
+TEST(ParseDualChunks, TakesChunkLocalSizeAndOriginalLength) {
+  EXPECT_EQ(ParseDualChunks("8192:1024:32768")->chunk_size, 8192);
+  EXPECT_EQ(ParseDualChunks("8192:1024:32768")->local_size, 1024);
+  EXPECT_EQ(ParseDualChunks("8192:1024:32768")->original_positions, 32768);
+  EXPECT_EQ(ParseDualChunks("2:1")->original_positions, 0);
+  for (const char* text : {"", "8192", "8192:", "8:8", "8:9", "8:0", "8:4:0", "8:4:2:1", "8:-4",
+                           "x:4", "99999999:4"}) {
+    EXPECT_FALSE(ParseDualChunks(text).ok()) << text;
+  }
+}
+
 TEST(ParseHostPort, TakesNamesAddressesAndBrackets) {
   EXPECT_EQ(ParseHostPort("127.0.0.1:9000")->ToString(), "127.0.0.1:9000");
   EXPECT_EQ(ParseHostPort("localhost:0")->port, 0);

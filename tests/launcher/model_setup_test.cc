@@ -17,7 +17,7 @@ TEST(SetUpKv, FillsTheMemoryWithBlocks) {
   ServeOptions options;
   options.kv_memory_bytes = 1'000'000;
   options.block_size = 16;
-  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, 2048);
+  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, {2048, 2048});
   ASSERT_TRUE(kv.ok()) << kv.status();
   EXPECT_EQ(kv->blocks, 625);
   EXPECT_EQ(kv->max_model_len, 2048);
@@ -27,7 +27,7 @@ TEST(SetUpKv, FillsTheMemoryWithBlocks) {
 TEST(SetUpKv, LowersADefaultLengthWithAWarning) {
   ServeOptions options;
   options.kv_memory_bytes = 16'000;
-  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, 2048);
+  const absl::StatusOr<KvSetup> kv = SetUpKv(options, 100, {2048, 2048});
   ASSERT_TRUE(kv.ok()) << kv.status();
   EXPECT_EQ(kv->max_model_len, 160);
   ASSERT_EQ(kv->warnings.size(), 1u);
@@ -38,7 +38,7 @@ TEST(SetUpKv, RefusesAnExplicitLengthWithTheBytesMissing) {
   ServeOptions options;
   options.kv_memory_bytes = 16'000;
   options.max_model_len = 2048;
-  const absl::Status status = SetUpKv(options, 100, 4096).status();
+  const absl::Status status = SetUpKv(options, 100, {4096, 4096}).status();
   EXPECT_TRUE(absl::IsResourceExhausted(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("--max-model-len 2048"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("188800 bytes are missing"));
@@ -47,10 +47,12 @@ TEST(SetUpKv, RefusesAnExplicitLengthWithTheBytesMissing) {
 TEST(SetUpKv, RefusesLengthsOverTheModelsAndMemoryBelowOneBlock) {
   ServeOptions options;
   options.max_model_len = 4097;
-  EXPECT_THAT(std::string(SetUpKv(options, 100, 4096).status().message()), HasSubstr("4096"));
+  EXPECT_THAT(std::string(SetUpKv(options, 100, {4096, 4096}).status().message()),
+              HasSubstr("4096"));
   options.max_model_len = 0;
   options.kv_memory_bytes = 1599;
-  EXPECT_THAT(std::string(SetUpKv(options, 100, 4096).status().message()), HasSubstr("1600 bytes"));
+  EXPECT_THAT(std::string(SetUpKv(options, 100, {4096, 4096}).status().message()),
+              HasSubstr("1600 bytes"));
 }
 
 class SetUpModelTest : public ::testing::Test {
@@ -123,6 +125,35 @@ TEST_F(SetUpModelTest, YarnMakesSequencesLongerAndReachesTheRanks) {
   EXPECT_EQ(configuration.yarn().original_positions(), 0);
   options_.max_model_len = 513;
   ExpectRefused("--max-model-len 513 is outside 1 to 512");
+}
+
+TEST_F(SetUpModelTest, YarnAutoTellsTheSchedulerWhereYarnBegins) {
+  options_.overrides.yarn_auto = true;
+  ExpectRefused("--yarn auto");
+  options_.overrides.yarn = {.factor = 4};
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_TRUE(MakeRankConfiguration(options_, *setup).yarn_auto());
+  EXPECT_EQ(MakeSchedulerOptions(options_, *setup).plain_rope_positions, 128);
+}
+
+TEST_F(SetUpModelTest, DualChunksAllowAnyLength) {
+  options_.overrides.dual_chunk = {.chunk_size = 32, .local_size = 8, .original_positions = 100};
+  options_.max_model_len = 1000;
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(setup->max_model_len, 1000);
+  EXPECT_TRUE(setup->warnings.empty());
+  const v1::RankConfiguration configuration = MakeRankConfiguration(options_, *setup);
+  EXPECT_EQ(configuration.dual_chunks().chunk_size(), 32);
+  EXPECT_EQ(configuration.dual_chunks().local_size(), 8);
+  EXPECT_EQ(configuration.dual_chunks().original_positions(), 100);
+  EXPECT_EQ(MakeSchedulerOptions(options_, *setup).unscaled_positions, 100);
+  options_.max_model_len = 0;
+  EXPECT_EQ(SetUpModel(options_)->max_model_len, 128);
+  options_.overrides.yarn = {.factor = 4};
+  EXPECT_EQ(SetUpModel(options_)->max_model_len, 512);
+  EXPECT_THAT(SetUpModel(options_)->warnings.at(0), HasSubstr("YaRN only says how long"));
 }
 
 TEST_F(SetUpModelTest, FlagsGoBeforeTheCheckpoint) {

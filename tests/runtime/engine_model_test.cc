@@ -42,6 +42,7 @@ struct GroupShape {
   int64_t max_running = 8;
   int64_t kv_blocks = 80;
   bool prefix_caching = true;
+  ModelOverrides overrides = {};
 };
 
 struct Outcome {
@@ -51,7 +52,7 @@ struct Outcome {
 };
 
 std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
-  auto config = ParseModelConfig(kTinyConfig, "config.json");
+  auto config = ParseModelConfig(kTinyConfig, "config.json", shape.overrides);
   EXPECT_TRUE(config.ok()) << config.status();
   WorkerOptions options;
   options.dummy_weights = true;
@@ -209,10 +210,13 @@ TEST(EngineModel, DataParallelGroupsGiveWhatOneGroupGives) {
   }
 }
 
-TEST(EngineModel, PrefixesThatAreFoundAndBlocksThatRunOutChangeNoToken) {
+// One request after the other without a prefix cache, against all of them on two ranks that share
+// prefixes and have too few blocks.
+void ExpectPrefixesAndPreemptionsChangeNothing(const ModelOverrides& overrides) {
   std::vector<std::vector<Outcome>> outcomes;
-  for (const GroupShape& shape : {GroupShape{.max_running = 1, .prefix_caching = false},
-                                  GroupShape{.tp = 2, .kv_blocks = 22}}) {
+  for (const GroupShape& shape :
+       {GroupShape{.max_running = 1, .prefix_caching = false, .overrides = overrides},
+        GroupShape{.tp = 2, .kv_blocks = 22, .overrides = overrides}}) {
     const std::unique_ptr<InProcessGroup> group = MakeGroup(shape);
     ASSERT_NE(group, nullptr);
     SchedulerOptions options = group->scheduler_options();
@@ -225,6 +229,22 @@ TEST(EngineModel, PrefixesThatAreFoundAndBlocksThatRunOutChangeNoToken) {
     EXPECT_EQ(engine.load().kv_blocks_used, 0);
   }
   ExpectSame(outcomes[0], outcomes[1], 0);
+}
+
+TEST(EngineModel, PrefixesThatAreFoundAndBlocksThatRunOutChangeNoToken) {
+  ExpectPrefixesAndPreemptionsChangeNothing({});
+}
+
+// Of the requests, which all begin alike, some fit 24 positions and some do not.
+TEST(EngineModel, PrefixesWithAndWithoutYarnAreNotMixedUp) {
+  ExpectPrefixesAndPreemptionsChangeNothing(
+      {.yarn = YarnOverride{.factor = 4, .original_positions = 24}, .yarn_auto = true});
+}
+
+// Prompts on both sides of 12 positions, over up to nine chunks of 4.
+TEST(EngineModel, PrefixesOfDualChunksAreSharedOnlyWhereTheyAreEqual) {
+  ExpectPrefixesAndPreemptionsChangeNothing(
+      {.dual_chunk = DualChunkConfig{.chunk_size = 6, .local_size = 2, .original_positions = 12}});
 }
 
 TEST(EngineModel, RanksServeTheNextEpochWithTheSameTokens) {

@@ -76,6 +76,8 @@ std::unique_ptr<Executor> InProcessGroup::Join(uint64_t epoch, absl::Duration st
 
 SchedulerOptions InProcessGroup::scheduler_options() const {
   SchedulerOptions options;
+  options.plain_rope_positions = config_.plain_rope_positions();
+  options.unscaled_positions = config_.unscaled_positions();
   options.blocks = options_.kv_blocks;
   options.block_size = options_.block_size;
   options.max_running = options_.max_running;

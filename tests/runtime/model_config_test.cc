@@ -182,8 +182,6 @@ TEST(ModelConfig, RefusesKeysThatChangeTheComputationByName) {
                     {"rope_scaling", "linear"});
   ExpectFaultNaming(With(R"("quantization_config": {"quant_method": "gptq"})"),
                     {"quantization_config", "gptq"});
-  ExpectFaultNaming(With(R"("dual_chunk_attention_config": {"chunk_size": 8192})"),
-                    {"dual_chunk_attention_config"});
   ExpectFaultNaming(With(R"("partial_rotary_factor": 0.5)"), {"partial_rotary_factor", "0.5"});
   ExpectFaultNaming(Replaced("\"silu\"", "\"gelu\""), {"hidden_act", "gelu"});
 }

@@ -184,7 +184,7 @@ std::string TestNameOf(const testing::TestParamInfo<const char*>& checkpoint) {
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Qwen2GoldenTest,
                          testing::Values("five-heads-tied", "six-heads-sharded",
                                          "fourteen-heads-bf16", "large-key-bias", "yarn",
-                                         "yarn-other-original"),
+                                         "yarn-other-original", "dual-chunk"),
                          TestNameOf);
 
 TEST(GoldenFiles, AreThoseThatTheScriptWrote) {

@@ -121,5 +121,59 @@ TEST(RopeConfig, AWindowIsComparedWithTheLongerLength) {
               HasSubstr("sliding window of 128 positions"));
 }
 
+TEST(RopeConfig, YarnAutoNeedsYarnAndKnowsWhereItBegins) {
+  ModelOverrides overrides;
+  EXPECT_EQ(Parse(R"("x": 1)")->plain_rope_positions(), 0);
+  overrides.yarn_auto = true;
+  EXPECT_THAT(Fault(R"("x": 1)", overrides),
+              HasSubstr("--yarn auto: config.json has no rope_scaling"));
+  const StringView yarn = R"("rope_scaling": {"type": "yarn", "factor": 4.0,
+                                               "original_max_position_embeddings": 64})";
+  EXPECT_EQ(Parse(yarn, overrides)->plain_rope_positions(), 64);
+  EXPECT_EQ(Parse(yarn, overrides)->max_positions, 256);
+  EXPECT_EQ(Parse(yarn)->plain_rope_positions(), 0);
+}
+
+TEST(DualChunks, AreReadFromTheFileOrTheOverride) {
+  const StringView chunks = R"("dual_chunk_attention_config": {"chunk_size": 40, "local_size": 8,
+      "original_max_position_embeddings": 64, "sparse_attention_enabled": false})";
+  const auto config = Parse(chunks);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->dual_chunk->chunk_size, 40);
+  EXPECT_EQ(config->dual_chunk->chunk_length(), 32);
+  EXPECT_EQ(config->unscaled_positions(), 64);
+  EXPECT_EQ(config->max_positions, 128);
+  EXPECT_EQ(config->position_limit, kMaxPositions);
+  EXPECT_EQ(Parse(R"("x": 1)")->position_limit, 128);
+  EXPECT_EQ(Parse(R"("x": 1)")->unscaled_positions(), 0);
+  const auto usual =
+      Parse(R"("dual_chunk_attention_config": {"original_max_position_embeddings": 0})");
+  EXPECT_EQ(usual->dual_chunk->chunk_size, 8192);
+  EXPECT_EQ(usual->dual_chunk->local_size, 1024);
+  EXPECT_EQ(usual->dual_chunk->original_positions, 0);
+  ModelOverrides overrides;
+  overrides.dual_chunk = {.chunk_size = 20, .local_size = 4};
+  EXPECT_EQ(Parse(chunks, overrides)->dual_chunk->chunk_size, 20);
+  EXPECT_EQ(Parse(chunks, overrides)->dual_chunk->original_positions, 0);
+}
+
+TEST(DualChunks, NameWhatTheyCannotUse) {
+  const auto with = [](StringView members) {
+    return Fault(absl::StrCat("" dual_chunk_attention_config ": {", members, "}"));
+  };
+  EXPECT_THAT(with(R"("chunk_size": 0)"),
+              HasSubstr("dual_chunk_attention_config: chunk_size is 0"));
+  EXPECT_THAT(with(R"("chunk_size": 9, "local_size": 9)"),
+              HasSubstr("local_size is 9; it must be below chunk_size, which is 9"));
+  EXPECT_THAT(with(R"("original_max_position_embeddings": 1.5)"),
+              HasSubstr("original_max_position_embeddings is 1.5"));
+  EXPECT_THAT(with(R"("sparse_attention_enabled": true)"),
+              HasSubstr("sparse_attention_enabled is true: only dense attention"));
+  EXPECT_THAT(Fault(R"("dual_chunk_attention_config": 5)"), HasSubstr("is 5: expected an object"));
+  ModelOverrides overrides{.yarn = YarnOverride{.factor = 2}, .yarn_auto = true};
+  overrides.dual_chunk = {.chunk_size = 20, .local_size = 4};
+  EXPECT_THAT(Fault(R"("x": 1)", overrides), HasSubstr("--yarn auto: with dual chunk attention"));
+}
+
 }  // namespace
 }  // namespace cohort

@@ -134,6 +134,49 @@ TEST(SchedulerPrefix, OtherSaltsBypassAndScoresComputeEverything) {
   EXPECT_EQ(scheduler.Next()->tokens(), 6);
 }
 
+// What decides is the prompt and max_tokens together, once and for all.
+TEST(SchedulerPrefix, ShortRequestsHavePlainRopeAndPrefixesOfTheirOwn) {
+  SchedulerOptions options = Options();
+  options.plain_rope_positions = 12;
+  Scheduler scheduler(options);
+  const std::vector<int32_t> prompt = {10, 11, 12, 13, 14, 15, 16, 17, 18};
+  const auto admitted = [&](RequestId id, int64_t max_tokens) {
+    EXPECT_TRUE(scheduler.Add(id, Generate(prompt, max_tokens)).ok());
+    const StepPlan plan = *scheduler.Next();
+    scheduler.Commit(Answer(plan, {{kEos}}));
+    return plan.admits.at(0);
+  };
+  EXPECT_TRUE(admitted(1, 3).plain_rope);
+  AdmitSequence longer = admitted(2, 4);
+  EXPECT_FALSE(longer.plain_rope);
+  EXPECT_EQ(longer.first_position, 0u) << "the short one's keys are rotated otherwise";
+  longer = admitted(3, 5);
+  EXPECT_FALSE(longer.plain_rope);
+  EXPECT_EQ(longer.first_position, 8u);
+  const AdmitSequence shorter = admitted(4, 1);
+  EXPECT_TRUE(shorter.plain_rope);
+  EXPECT_EQ(shorter.first_position, 8u);
+  ASSERT_TRUE(scheduler.Add(5, Score(prompt)).ok());
+  EXPECT_TRUE(scheduler.Next()->admits.at(0).plain_rope);
+}
+
+TEST(SchedulerPrefix, LongPromptsShareOnlyWithPromptsOfTheirLengthWhereItCounts) {
+  SchedulerOptions options = Options();
+  options.unscaled_positions = 6;
+  Scheduler scheduler(options);
+  const auto begins_at = [&](RequestId id, std::vector<int32_t> prompt) {
+    EXPECT_TRUE(scheduler.Add(id, Generate(std::move(prompt), 1)).ok());
+    const StepPlan plan = *scheduler.Next();
+    scheduler.Commit(Answer(plan, {{kEos}}));
+    return plan.admits.at(0).first_position;
+  };
+  EXPECT_EQ(begins_at(1, {10, 11, 12, 13, 14, 15}), 0u);
+  EXPECT_EQ(begins_at(2, {10, 11, 12, 13, 20}), 4u) << "short ones are alike";
+  EXPECT_EQ(begins_at(3, {10, 11, 12, 13, 14, 15, 16}), 0u);
+  EXPECT_EQ(begins_at(4, {10, 11, 12, 13, 14, 15, 17, 18}), 0u) << "another length";
+  EXPECT_EQ(begins_at(5, {10, 11, 12, 13, 14, 15, 19}), 4u) << "the same length";
+}
+
 TEST(SchedulerPrefix, NothingIsFoundWhereItIsSwitchedOff) {
   SchedulerOptions options = Options();
   options.prefix_caching = false;
