@@ -178,6 +178,32 @@ absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup
                    " bytes is more than the memory of this machine, ", bytes, " bytes"));
 }
 
+absl::Status CheckExperts(const ServeOptions& options, const ModelSetup& setup) {
+  if (setup.config.experts > 0 && setup.device != "cpu") {
+    return absl::UnimplementedError(absl::StrCat(setup.served_name, " has experts, which device '",
+                                                 setup.device,
+                                                 "' cannot compute yet: use --device cpu"));
+  }
+  if (setup.config.experts > 0 && options.dp > 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("--dp ", options.dp, ": ", setup.served_name,
+                     " has experts, whose groups do not exchange rows yet; leave it at 1"));
+  }
+  if (setup.config.experts == 0 && options.ep > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--ep ", options.ep, ": ", setup.served_name,
+                                                   " has no experts; leave it at 1"));
+  }
+  const int64_t world = options.world();
+  if (world % options.ep == 0) return absl::OkStatus();
+  std::vector<int64_t> legal;
+  for (int64_t ep = 1; ep <= world; ++ep) {
+    if (world % ep == 0) legal.push_back(ep);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--ep ", options.ep, " does not divide the number of ranks, ", world, ": ",
+                   absl::StrJoin(legal, ", "), legal.size() == 1 ? " does" : " do"));
+}
+
 absl::Status CheckDegrees(const ServeOptions& options, const ModelSetup& setup) {
   constexpr int64_t kMaxRanks = 4096;
   if (options.tp > setup.config.query_heads) {
@@ -196,10 +222,12 @@ absl::Status CheckDegrees(const ServeOptions& options, const ModelSetup& setup) 
 // KV bytes of one token on the rank that holds most of them.
 absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const ModelSetup& setup) {
   int64_t most = 0;
-  const Parallelism parallelism{.tp = static_cast<int>(options.tp)};
-  for (int rank = 0; rank < parallelism.world(); ++rank) {
-    ASSIGN_OR_RETURN(const ShardPlan plan,
-                     ShardPlan::Make(setup.config.Dims(setup.dtype), parallelism, rank));
+  const Parallelism parallelism{.tp = static_cast<int>(options.tp),
+                                .dp = static_cast<int>(options.dp),
+                                .ep = static_cast<int>(options.ep)};
+  ASSIGN_OR_RETURN(const std::vector<ShardPlan> plans,
+                   ShardPlan::MakeAll(setup.config.Dims(setup.dtype), parallelism));
+  for (const ShardPlan& plan : plans) {
     most = std::max(most, plan.kv_bytes_per_token());
   }
   return most;
@@ -244,15 +272,12 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
 absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   ModelSetup setup;
   RETURN_IF_ERROR(FindModel(options, setup));
-  if (setup.config.experts > 0) {
-    return absl::UnimplementedError(
-        absl::StrCat(setup.served_name, ": ", setup.config.architecture, " is not served yet"));
-  }
   RETURN_IF_ERROR(ChooseDevice(options, setup));
   RETURN_IF_ERROR(CheckKvMemoryFitsHost(options, setup));
   RETURN_IF_ERROR(ChooseDtype(options, setup));
   RETURN_IF_ERROR(LoadTokenizer(setup));
   RETURN_IF_ERROR(CheckDegrees(options, setup));
+  RETURN_IF_ERROR(CheckExperts(options, setup));
   ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
   ASSIGN_OR_RETURN(
       const KvSetup kv,
@@ -278,7 +303,7 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_threads(static_cast<uint32_t>(threads));
   configuration.set_tensor_parallel(static_cast<uint32_t>(options.tp));
   configuration.set_data_parallel(static_cast<uint32_t>(options.dp));
-  configuration.set_expert_parallel(1);
+  configuration.set_expert_parallel(static_cast<uint32_t>(options.ep));
   configuration.set_kv_blocks(setup.kv_blocks);
   configuration.set_block_size(options.block_size);
   configuration.set_max_batch_tokens(options.max_batch_tokens);

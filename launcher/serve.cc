@@ -51,7 +51,7 @@ ServingContext MakeServingContext(const ServeOptions& options, const ModelSetup&
   info.set_dtype(std::string(NameOf(setup.dtype)));
   info.set_tensor_parallel(static_cast<uint32_t>(options.tp));
   info.set_data_parallel(static_cast<uint32_t>(options.dp));
-  info.set_expert_parallel(1);
+  info.set_expert_parallel(static_cast<uint32_t>(options.ep));
   info.set_max_running(static_cast<uint32_t>(options.max_running));
   info.set_max_batch_tokens(static_cast<uint32_t>(options.max_batch_tokens));
   info.set_block_size(static_cast<uint32_t>(options.block_size));
@@ -131,6 +131,7 @@ absl::Status Serve(const ServeOptions& options, StopSignals& signals) {
                        {"dtype", NameOf(setup.dtype)},
                        {"tp", options.tp},
                        {"dp", options.dp},
+                       {"ep", options.ep},
                        {"agents", options.agents},
                        {"threads_per_rank", setup.threads},
                        {"kv_blocks", setup.kv_blocks},

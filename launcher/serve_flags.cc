@@ -26,7 +26,7 @@ void AddModelFlags(CLI::App& app, ServeOptions& options) {
          "MODEL", options.model,
          "Checkpoint directory as Hugging Face writes it, or pocket, the small checkpoint that is "
          "part of this program (default: pocket); with --load-format dummy also the name of a "
-         "published config (Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B, Qwen2-72B)")
+         "published config (Qwen2-0.5B, Qwen2-1.5B, Qwen2-7B, Qwen2-57B-A14B, Qwen2-72B)")
       ->type_name("");
   AddFlag(app, "--served-model-name",
           Into(options.served_model_name,
@@ -84,6 +84,9 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--dp", IntegerInto(options.dp, 1, 65536), "N",
           "Groups of --tp ranks that serve requests of their own, each with its own KV memory and "
           "limits; --tp x --dp ranks in all, at most 4096 (default: 1)");
+  AddFlag(app, "--ep", IntegerInto(options.ep, 1, 65536), "N",
+          "Groups of ranks that hold whole experts, each expert cut over the ranks of its group; "
+          "it divides the number of ranks (default: 1, every expert cut over all ranks)");
   AddFlag(app, "--device", WordInto(options.device, {"auto", "cpu", "cuda"}), "DEVICE",
           "auto, cpu or cuda (default: auto, which is cuda where it is available)");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",

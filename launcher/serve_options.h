@@ -18,6 +18,7 @@ struct ServeOptions {
   std::string model;
   int64_t tp = 1;
   int64_t dp = 1;
+  int64_t ep = 1;                            // groups of whole experts
   int64_t world() const { return tp * dp; }  // ranks
   ModelOverrides overrides;                  // of config.json
   std::string device = "auto";

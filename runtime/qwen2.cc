@@ -12,28 +12,27 @@ namespace cohort {
 struct Qwen2::StepContext {
   Ops& ops;
   Communicator& tp;
+  const FeedForward& feed_forward;
   BatchView batch;
   RopeTable rope;
   const DualChunks* chunks;  // null: plain attention
   absl::Span<const int32_t> kv_head_of_query;
   float eps;
   float scale;
-  TensorView residual;   // [tokens, hidden]
-  TensorView normed;     // [tokens, hidden]
-  TensorView partial;    // [tokens, hidden] fp32
-  TensorView qkv;        // [tokens, (query_heads + 2 kv_heads) * head_dim]
-  TensorView queries;    // [tokens, query_heads * head_dim]
-  TensorView attended;   // [tokens, query_heads * head_dim]
-  TensorView gate_up;    // [tokens, 2 ffn_columns]
-  TensorView activated;  // [tokens, ffn_columns]
+  TensorView residual;  // [tokens, hidden]
+  TensorView normed;    // [tokens, hidden]
+  TensorView partial;   // [tokens, hidden] fp32
+  TensorView qkv;       // [tokens, (query_heads + 2 kv_heads) * head_dim]
+  TensorView queries;   // [tokens, query_heads * head_dim]
+  TensorView attended;  // [tokens, query_heads * head_dim]
 
   int64_t query_heads() const { return static_cast<int64_t>(kv_head_of_query.size()); }
 };
 
 // A layer. `c.normed` holds the normed input and receives the next layer's.
 void Qwen2::ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepContext& c) {
-  c.ops.ProjectQkv(c.normed, {layer.qkv.view()}, &layer.qkv_bias.view(), c.qkv, c.query_heads(),
-                   c.rope, c.batch, kv);
+  c.ops.ProjectQkv(c.normed, {layer.qkv.view()}, layer.bias(), c.qkv, c.query_heads(), c.rope,
+                   c.batch, kv);
 }
 
 void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
@@ -47,8 +46,7 @@ void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const K
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
-  c.ops.ProjectGateUp(c.normed, {layer.gate_up.view()}, c.gate_up, c.activated);
-  c.ops.MatMul(c.activated, {layer.down.view()}, nullptr, c.partial);
+  c.feed_forward.Run(layer, c.normed, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, next_norm, c.eps, c.normed);
 }
 
@@ -58,6 +56,7 @@ Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp) const {
   const RopeTable table = rope_.table();
   return {.ops = ops_,
           .tp = tp,
+          .feed_forward = feed_forward_,
           .batch = step.batch,
           .rope = {table.cosine, table.sine, /*keys_only=*/chunks_.has_value()},
           .chunks = chunks_.has_value() ? &*chunks_ : nullptr,
@@ -69,9 +68,7 @@ Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp) const {
           .partial = rows(workspace_.partial),
           .qkv = rows(workspace_.qkv),
           .queries = rows(workspace_.qkv).Columns(0, attended.columns()),
-          .attended = attended,
-          .gate_up = rows(workspace_.gate_up),
-          .activated = rows(workspace_.activated)};
+          .attended = attended};
 }
 
 // `c` with the wanted rows alone, after the projections, when nothing needs `c.normed` and the keys
@@ -88,8 +85,6 @@ Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
   narrow.partial = rows(c.partial);
   narrow.queries = rows(c.attended);
   narrow.attended = rows(c.queries);
-  narrow.gate_up = rows(c.gate_up);
-  narrow.activated = rows(c.activated);
   c.ops.GatherRows(c.residual, step.wanted, narrow.residual);
   c.ops.GatherRows(c.queries, step.wanted, narrow.queries);
   return narrow;
@@ -142,7 +137,6 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
   const int64_t tokens = options.max_batch_tokens;
   const int64_t query_columns = plan.query_heads().size() * config.head_dim;
   const int64_t kv_columns = plan.kv_heads().size() * config.head_dim;
-  const int64_t ffn_columns = plan.ffn_columns().size();
   const DType act = options.act;
   Workspace& w = model->workspace_;
   ASSIGN_OR_RETURN(w.residual, device.Allocate({tokens, config.hidden}, act));
@@ -150,13 +144,12 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
   ASSIGN_OR_RETURN(w.partial, device.Allocate({tokens, config.hidden}, DType::kF32));
   ASSIGN_OR_RETURN(w.qkv, device.Allocate({tokens, query_columns + 2 * kv_columns}, act));
   ASSIGN_OR_RETURN(w.attended, device.Allocate({tokens, query_columns}, act));
-  ASSIGN_OR_RETURN(w.gate_up, device.Allocate({tokens, 2 * ffn_columns}, act));
-  ASSIGN_OR_RETURN(w.activated, device.Allocate({tokens, ffn_columns}, act));
   ASSIGN_OR_RETURN(w.head_input, device.Allocate({kMaxLogitRows, config.hidden}, act));
   ASSIGN_OR_RETURN(w.local_logits,
                    device.Allocate({kMaxLogitRows, plan.vocabulary().size()}, DType::kF32));
   ASSIGN_OR_RETURN(w.whole_logits,
                    device.Allocate({kMaxWholeRows, config.vocabulary}, DType::kF32));
+  ASSIGN_OR_RETURN(model->feed_forward_, FeedForward::Create(config, plan, tokens, act, device));
   const PositionRule rule(config, options.max_positions);
   ASSIGN_OR_RETURN(model->rope_, MakeRopeTensors(rule.rope_parts(), act, device));
   if (config.dual_chunk.has_value()) {
@@ -171,11 +164,11 @@ int64_t Qwen2::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
                               const Qwen2Options& options) {
   const int64_t query_columns = plan.query_heads().size() * config.head_dim;
   const int64_t kv_columns = plan.kv_heads().size() * config.head_dim;
-  const int64_t act_columns =
-      2 * config.hidden + 2 * query_columns + 2 * kv_columns + 3 * plan.ffn_columns().size();
+  const int64_t act_columns = 2 * config.hidden + 2 * query_columns + 2 * kv_columns;
   const int64_t act_bytes = SizeOf(options.act);
   const int64_t fp32_bytes = SizeOf(DType::kF32);
-  return options.max_batch_tokens * (act_columns * act_bytes + config.hidden * fp32_bytes) +
+  return FeedForward::WorkspaceBytes(config, plan, options.max_batch_tokens, options.act) +
+         options.max_batch_tokens * (act_columns * act_bytes + config.hidden * fp32_bytes) +
          kMaxLogitRows * (config.hidden * act_bytes + plan.vocabulary().size() * fp32_bytes) +
          kMaxWholeRows * config.vocabulary * fp32_bytes +
          PositionRule(config, options.max_positions).rope_rows() * config.head_dim * fp32_bytes;

@@ -1,5 +1,5 @@
-// The dense Qwen2 model as one rank computes it: slices of the weights, and a communicator that
-// sums what the slices leave.
+// The Qwen2 model, dense or with experts, as one rank computes it: slices of the weights, and a
+// communicator that sums what the slices leave.
 #ifndef COHORT_RUNTIME_QWEN2_H_
 #define COHORT_RUNTIME_QWEN2_H_
 
@@ -12,6 +12,7 @@
 #include "kernels/ops.h"
 #include "parallel/communicator.h"
 #include "parallel/shard_plan.h"
+#include "runtime/feed_forward.h"
 #include "runtime/kv_cache.h"
 #include "runtime/model_config.h"
 #include "runtime/rope.h"
@@ -74,8 +75,6 @@ class Qwen2 {
     Tensor partial;       // [tokens, hidden] fp32: this rank's part of a sum over ranks
     Tensor qkv;           // [tokens, (query_heads + 2 kv_heads) * head_dim] act
     Tensor attended;      // [tokens, query_heads * head_dim] act
-    Tensor gate_up;       // [tokens, 2 ffn_columns] act
-    Tensor activated;     // [tokens, ffn_columns] act
     Tensor head_input;    // [kMaxLogitRows, hidden] act
     Tensor local_logits;  // [kMaxLogitRows, local vocabulary] fp32
     Tensor whole_logits;  // [kMaxWholeRows, vocabulary] fp32
@@ -88,6 +87,7 @@ class Qwen2 {
   Ops& ops_;
   RopeTensors rope_;
   std::optional<DualChunks> chunks_;  // views rope_
+  FeedForward feed_forward_;
   Workspace workspace_;
   TensorView output_;  // [wanted rows, hidden]: the last Forward()'s, in the workspace
 };

@@ -46,6 +46,11 @@ class Loader {
   };
 
   absl::StatusOr<LayerWeights> AllocateLayer(int64_t layer);
+  absl::Status AllocateAttention(const std::string& prefix, LayerWeights& weights);
+  // The dense FFN or the shared expert, whose tensors' names begin with `prefix`.
+  absl::Status AllocateFfn(const std::string& prefix, int64_t stored_columns, Range columns,
+                           LayerWeights& weights);
+  absl::Status AllocateExperts(const std::string& prefix, LayerWeights& weights);
   absl::StatusOr<Tensor> Vector(const std::string& name);
   // Rows of one stored tensor, or of several below each other: [rows] or [rows, hidden].
   absl::StatusOr<Tensor> StackedVectors(const std::vector<RowCut>& cuts);
@@ -62,6 +67,7 @@ class Loader {
   const ShardPlan& plan_;
   DType dtype_;
   Device& device_;
+  int64_t sparse_layers_ = 0;  // so far
   std::vector<Piece> pieces_;
   std::vector<unsigned char> staging_;
 };
@@ -105,27 +111,68 @@ absl::StatusOr<Tensor> Loader::Columns(const std::string& name, int64_t stored_c
   return tensor;
 }
 
-absl::StatusOr<LayerWeights> Loader::AllocateLayer(int64_t layer) {
-  const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-  const std::string attention = absl::StrCat(prefix, "self_attn.");
-  const std::string ffn = absl::StrCat(prefix, "mlp.");
+absl::Status Loader::AllocateAttention(const std::string& prefix, LayerWeights& weights) {
   const Range queries = Heads(plan_.query_heads(), config_.head_dim);
   const Range keys = Heads(plan_.kv_heads(), config_.head_dim);
-  const Range columns = plan_.ffn_columns();
+  ASSIGN_OR_RETURN(weights.qkv, Stacked({{prefix + "q_proj.weight", queries},
+                                         {prefix + "k_proj.weight", keys},
+                                         {prefix + "v_proj.weight", keys}}));
+  if (config_.qkv_bias) {
+    ASSIGN_OR_RETURN(weights.qkv_bias, StackedVectors({{prefix + "q_proj.bias", queries},
+                                                       {prefix + "k_proj.bias", keys},
+                                                       {prefix + "v_proj.bias", keys}}));
+  }
+  ASSIGN_OR_RETURN(weights.attention_out, Columns(prefix + "o_proj.weight",
+                                                  config_.query_heads * config_.head_dim, queries));
+  return absl::OkStatus();
+}
+
+absl::Status Loader::AllocateFfn(const std::string& prefix, int64_t stored_columns, Range columns,
+                                 LayerWeights& weights) {
+  ASSIGN_OR_RETURN(weights.gate_up, Stacked({{prefix + "gate_proj.weight", columns},
+                                             {prefix + "up_proj.weight", columns}}));
+  ASSIGN_OR_RETURN(weights.down, Columns(prefix + "down_proj.weight", stored_columns, columns));
+  return absl::OkStatus();
+}
+
+absl::Status Loader::AllocateExperts(const std::string& prefix, LayerWeights& weights) {
+  const int64_t hidden = config_.hidden;
+  const int64_t experts = plan_.experts().size();
+  const Range columns = plan_.expert_columns();
+  ASSIGN_OR_RETURN(weights.router, Stacked({{prefix + "gate.weight", {0, config_.experts}},
+                                            {prefix + "shared_expert_gate.weight", {0, 1}}}));
+  ASSIGN_OR_RETURN(weights.expert_gate_up,
+                   device_.Allocate({experts, 2 * columns.size(), hidden}, dtype_));
+  ASSIGN_OR_RETURN(weights.expert_down,
+                   device_.Allocate({experts, hidden, columns.size()}, dtype_));
+  for (int64_t i = 0; i < experts; ++i) {
+    const std::string expert = absl::StrCat(prefix, "experts.", plan_.experts().begin + i, ".");
+    const TensorView gate_up(weights.expert_gate_up.view().Rows(i, 1).data, dtype_,
+                             Shape{2 * columns.size(), hidden});
+    AddRows({{expert + "gate_proj.weight", columns}, {expert + "up_proj.weight", columns}}, hidden,
+            gate_up);
+    AddPiece({expert + "down_proj.weight", config_.expert_columns, {0, hidden}, columns},
+             TensorView(weights.expert_down.view().Rows(i, 1).data, dtype_,
+                        Shape{hidden, columns.size()}));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LayerWeights> Loader::AllocateLayer(int64_t layer) {
+  const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+  const std::string ffn = prefix + "mlp.";
   LayerWeights weights;
   ASSIGN_OR_RETURN(weights.attention_norm, Vector(prefix + "input_layernorm.weight"));
-  ASSIGN_OR_RETURN(weights.qkv, Stacked({{attention + "q_proj.weight", queries},
-                                         {attention + "k_proj.weight", keys},
-                                         {attention + "v_proj.weight", keys}}));
-  ASSIGN_OR_RETURN(weights.qkv_bias, StackedVectors({{attention + "q_proj.bias", queries},
-                                                     {attention + "k_proj.bias", keys},
-                                                     {attention + "v_proj.bias", keys}}));
-  ASSIGN_OR_RETURN(weights.attention_out, Columns(attention + "o_proj.weight",
-                                                  config_.query_heads * config_.head_dim, queries));
+  RETURN_IF_ERROR(AllocateAttention(prefix + "self_attn.", weights));
   ASSIGN_OR_RETURN(weights.ffn_norm, Vector(prefix + "post_attention_layernorm.weight"));
-  ASSIGN_OR_RETURN(weights.gate_up, Stacked({{ffn + "gate_proj.weight", columns},
-                                             {ffn + "up_proj.weight", columns}}));
-  ASSIGN_OR_RETURN(weights.down, Columns(ffn + "down_proj.weight", config_.ffn_columns, columns));
+  if (config_.IsSparse(layer)) {
+    weights.sparse_index = sparse_layers_++;
+    RETURN_IF_ERROR(AllocateExperts(ffn, weights));
+    RETURN_IF_ERROR(AllocateFfn(ffn + "shared_expert.", config_.shared_expert_columns,
+                                plan_.shared_expert_columns(), weights));
+  } else {
+    RETURN_IF_ERROR(AllocateFfn(ffn, config_.ffn_columns, plan_.ffn_columns(), weights));
+  }
   return weights;
 }
 
@@ -197,8 +244,8 @@ int64_t ModelWeights::bytes() const {
   for (const LayerWeights& layer : layers) {
     for (const Tensor* tensor :
          {&layer.attention_norm, &layer.qkv, &layer.qkv_bias, &layer.attention_out, &layer.ffn_norm,
-          &layer.gate_up, &layer.down}) {
-      bytes += tensor->bytes();
+          &layer.gate_up, &layer.down, &layer.router, &layer.expert_gate_up, &layer.expert_down}) {
+      bytes += tensor->view().data == nullptr ? 0 : tensor->bytes();
     }
   }
   return bytes;

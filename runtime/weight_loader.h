@@ -17,11 +17,22 @@ namespace cohort {
 struct LayerWeights {
   Tensor attention_norm;  // [hidden]
   Tensor qkv;             // [(query_heads + 2 kv_heads) * head_dim, hidden]: queries, keys, values
-  Tensor qkv_bias;        // [(query_heads + 2 kv_heads) * head_dim]
+  Tensor qkv_bias;        // [(query_heads + 2 kv_heads) * head_dim], none where the model has none
   Tensor attention_out;   // [hidden, query_heads * head_dim]
   Tensor ffn_norm;        // [hidden]
-  Tensor gate_up;         // [2 ffn_columns, hidden]: gate, up
-  Tensor down;            // [hidden, ffn_columns]
+  // Of the dense FFN, or of a sparse layer's shared expert: of the columns of either.
+  Tensor gate_up;  // [2 columns, hidden]: gate, up
+  Tensor down;     // [hidden, columns]
+  // Of a sparse layer alone; the router is whole on every rank.
+  int64_t sparse_index = -1;  // among the sparse layers
+  Tensor router;  // [experts of the model + 1, hidden]: the last row is the shared expert's gate
+  Tensor expert_gate_up;  // [experts, 2 expert_columns, hidden]: gate, up
+  Tensor expert_down;     // [experts, hidden, expert_columns]
+
+  bool is_sparse() const { return sparse_index >= 0; }
+  const TensorView* bias() const {
+    return qkv_bias.view().data == nullptr ? nullptr : &qkv_bias.view();
+  }
 };
 
 struct ModelWeights {

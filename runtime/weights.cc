@@ -8,6 +8,25 @@
 namespace cohort {
 namespace {
 
+// Gate, up and down of one FFN whose tensors' names begin with `prefix`.
+void DeclareFfn(const std::string& prefix, int64_t hidden, int64_t columns,
+                std::vector<DeclaredTensor>& tensors) {
+  tensors.push_back({prefix + "gate_proj.weight", {columns, hidden}});
+  tensors.push_back({prefix + "up_proj.weight", {columns, hidden}});
+  tensors.push_back({prefix + "down_proj.weight", {hidden, columns}});
+}
+
+void DeclareExperts(const ModelConfig& config, const std::string& prefix,
+                    std::vector<DeclaredTensor>& tensors) {
+  tensors.push_back({prefix + "gate.weight", {config.experts, config.hidden}});
+  for (int64_t expert = 0; expert < config.experts; ++expert) {
+    DeclareFfn(absl::StrCat(prefix, "experts.", expert, "."), config.hidden, config.expert_columns,
+               tensors);
+  }
+  DeclareFfn(prefix + "shared_expert.", config.hidden, config.shared_expert_columns, tensors);
+  tensors.push_back({prefix + "shared_expert_gate.weight", {1, config.hidden}});
+}
+
 void DeclareLayer(const ModelConfig& config, int64_t layer, std::vector<DeclaredTensor>& tensors) {
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const auto declare = [&](StringView name, std::vector<int64_t> shape) {
@@ -17,16 +36,20 @@ void DeclareLayer(const ModelConfig& config, int64_t layer, std::vector<Declared
   const int64_t kv_columns = config.kv_heads * config.head_dim;
   declare("input_layernorm.weight", {config.hidden});
   declare("self_attn.q_proj.weight", {query_columns, config.hidden});
-  declare("self_attn.q_proj.bias", {query_columns});
+  if (config.qkv_bias) {
+    declare("self_attn.q_proj.bias", {query_columns});
+    declare("self_attn.k_proj.bias", {kv_columns});
+    declare("self_attn.v_proj.bias", {kv_columns});
+  }
   declare("self_attn.k_proj.weight", {kv_columns, config.hidden});
-  declare("self_attn.k_proj.bias", {kv_columns});
   declare("self_attn.v_proj.weight", {kv_columns, config.hidden});
-  declare("self_attn.v_proj.bias", {kv_columns});
   declare("self_attn.o_proj.weight", {config.hidden, query_columns});
   declare("post_attention_layernorm.weight", {config.hidden});
-  declare("mlp.gate_proj.weight", {config.ffn_columns, config.hidden});
-  declare("mlp.up_proj.weight", {config.ffn_columns, config.hidden});
-  declare("mlp.down_proj.weight", {config.hidden, config.ffn_columns});
+  if (config.IsSparse(layer)) {
+    DeclareExperts(config, prefix + "mlp.", tensors);
+  } else {
+    DeclareFfn(prefix + "mlp.", config.hidden, config.ffn_columns, tensors);
+  }
 }
 
 std::string ShapeText(const std::vector<int64_t>& shape) {

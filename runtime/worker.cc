@@ -32,9 +32,6 @@ absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& option
   if (device == nullptr) {
     return absl::InvalidArgumentError("a worker needs a device");
   }
-  if (config.experts > 0) {
-    return absl::UnimplementedError(absl::StrCat(config.architecture, " is not served yet"));
-  }
   if (options.dtype != DType::kF32 && options.dtype != DType::kBF16) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype is ", NameOf(options.dtype), "; fp32 and bf16 can be computed with"));

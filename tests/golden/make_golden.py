@@ -20,7 +20,7 @@ import numpy
 import safetensors
 import torch
 import transformers
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 VERSIONS = {"torch": "2.11.0", "transformers": "4.57.1", "safetensors": "0.8.0", "numpy": "2.4.6"}
 FOLDER = pathlib.Path(__file__).resolve().parent
@@ -28,6 +28,7 @@ PROMPT_LENGTHS = (1, 6, 17, 32)
 GREEDY_TOKENS = 12
 
 # dtype: of the files. max_shard_size: several files with an index. key_bias_norm: of the first and last layer.
+# experts: what Qwen2MoeConfig gets beside it.
 CHECKPOINTS = {
     "five-heads-tied": dict(heads=5, kv_heads=1, head_dim=16, hidden=80, ffn=37, layers=2, vocabulary=131, tied=True),
     "six-heads-sharded": dict(heads=6, kv_heads=2, head_dim=8, hidden=48, ffn=50, layers=3, vocabulary=97, tied=False,
@@ -36,6 +37,15 @@ CHECKPOINTS = {
                                 tied=True, dtype=torch.bfloat16),
     "large-key-bias": dict(heads=4, kv_heads=2, head_dim=16, hidden=64, ffn=45, layers=3, vocabulary=120, tied=False,
                            key_bias_norm=(640.0, 880.0)),
+    "ten-experts-step-two": dict(heads=6, kv_heads=2, head_dim=8, hidden=48, ffn=50, layers=4, vocabulary=97, tied=False,
+                                 experts=dict(num_experts=10, num_experts_per_tok=4, moe_intermediate_size=22,
+                                              shared_expert_intermediate_size=36, decoder_sparse_step=2,
+                                              norm_topk_prob=True)),
+    "sixteen-experts-bf16": dict(heads=4, kv_heads=2, head_dim=8, hidden=32, ffn=44, layers=3, vocabulary=88, tied=True,
+                                 dtype=torch.bfloat16,
+                                 experts=dict(num_experts=16, num_experts_per_tok=3, moe_intermediate_size=21,
+                                              shared_expert_intermediate_size=27, mlp_only_layers=[1],
+                                              norm_topk_prob=False)),
 }
 
 
@@ -47,11 +57,11 @@ def check_versions():
 
 
 def make_config(shape):
-    config = Qwen2Config(
+    config = (Qwen2MoeConfig if "experts" in shape else Qwen2Config)(
         vocab_size=shape["vocabulary"], hidden_size=shape["hidden"], intermediate_size=shape["ffn"],
         num_hidden_layers=shape["layers"], num_attention_heads=shape["heads"], num_key_value_heads=shape["kv_heads"],
         max_position_embeddings=256, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=shape["tied"],
-        bos_token_id=1, eos_token_id=2, initializer_range=0.1)
+        bos_token_id=1, eos_token_id=2, initializer_range=0.1, **shape.get("experts", {}))
     if shape["head_dim"] * shape["heads"] != shape["hidden"]:
         config.head_dim = shape["head_dim"]
     config.update(shape.get("overrides", {}))
@@ -60,7 +70,7 @@ def make_config(shape):
 
 def make_model(shape, seed):
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(make_config(shape)).eval()
+    model = (Qwen2MoeForCausalLM if "experts" in shape else Qwen2ForCausalLM)(make_config(shape)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -101,8 +111,8 @@ def rounded(values):
 
 def make_golden(folder, vocabulary, generator, lengths=PROMPT_LENGTHS):
     """From the files, as anybody would load them."""
-    fp32 = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
-    bf16 = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+    fp32 = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    bf16 = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
     prompts, errors = [], []
     for length in lengths:
         ids = torch.randint(3, vocabulary, (length,), generator=generator).tolist()

@@ -120,6 +120,11 @@ TEST(CommandLine, ServeTakesEveryFlag) {
   EXPECT_EQ(serve.step_timeout, absl::Seconds(9));
 }
 
+TEST(CommandLine, ExpertGroupsHaveAFlag) {
+  EXPECT_EQ(Parse({"serve", "dir"}).serve.ep, 1);
+  EXPECT_EQ(Parse({"serve", "dir", "--tp", "4", "--ep", "2"}).serve.ep, 2);
+}
+
 TEST(CommandLine, QueuePrefillAndPrefixCacheHaveFlags) {
   ServeOptions serve = Parse({"serve", "dir"}).serve;
   EXPECT_EQ(serve.max_waiting_tokens, int64_t{1} << 22);

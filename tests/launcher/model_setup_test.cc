@@ -191,6 +191,26 @@ TEST_F(SetUpModelTest, RefusesDegreesTheModelDoesNotHave) {
   ExpectRefused("--dp 1366 is outside 1 to 1365: with --tp 3 it makes 4098 ranks");
 }
 
+TEST_F(SetUpModelTest, ExpertGroupsDivideTheRanksOfAModelWithExperts) {
+  options_.ep = 2;
+  options_.tp = 2;
+  ExpectRefused("has no experts");
+  Write("config.json", R"({"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe",
+      "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 264,
+      "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+      "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+      "shared_expert_intermediate_size": 24})");
+  const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(MakeRankConfiguration(options_, *setup).expert_parallel(), 2u);
+  options_.tp = 4;
+  options_.ep = 3;
+  ExpectRefused("--ep 3 does not divide the number of ranks, 4: 1, 2, 4 do");
+  options_.tp = 1;
+  ExpectRefused("--ep 3 does not divide the number of ranks, 1: 1 does");
+}
+
 TEST_F(SetUpModelTest, NamesWhatIsMissing) {
   options_.model = directory_ + "/nowhere";
   ExpectRefused("nowhere");

@@ -267,10 +267,11 @@ struct Published {
   int64_t parameters;
 };
 
-TEST(PublishedConfig, DenseOnesDeclareThePublishedNumberOfParameters) {
+TEST(PublishedConfig, DeclaresThePublishedNumberOfParameters) {
   const Published models[] = {{"Qwen2-0.5B", 494'032'768},
                               {"Qwen2-1.5B", 1'543'714'304},
                               {"Qwen2-7B", 7'615'616'512},
+                              {"Qwen2-57B-A14B", 57'408'658'944},
                               {"Qwen2-72B", 72'706'203'648}};
   for (const Published& model : models) {
     ASSERT_NE(PublishedConfig(model.name), nullptr) << model.name;

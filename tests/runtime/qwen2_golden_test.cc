@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_replace.h"
 #include "runtime/json.h"
@@ -67,13 +68,14 @@ Golden ReadGolden(StringView name) {
   return golden;
 }
 
-std::unique_ptr<WorkerRanks> MakeRanks(StringView name, int tp, DType dtype) {
+std::unique_ptr<WorkerRanks> MakeRanks(StringView name, const Parallelism& parallelism,
+                                       DType dtype) {
   const auto config = LoadModelConfig(GoldenFolder(name));
   CHECK_OK(config.status());
   WorkerOptions options;
   options.model_dir = GoldenFolder(name);
   options.dtype = dtype;
-  options.parallelism.tp = tp;
+  options.parallelism = parallelism;
   options.max_model_len = std::min<int64_t>(96, config->max_positions);
   options.block_size = kBlockSize;
   options.kv_blocks = 96 / kBlockSize;
@@ -84,17 +86,31 @@ std::unique_ptr<WorkerRanks> MakeRanks(StringView name, int tp, DType dtype) {
   return *std::move(ranks);
 }
 
-// 1, 2, 3, 5, 8 and the number of heads; every degree with COHORT_TEST_ALL.
-std::vector<int> Degrees(StringView name) {
-  const int64_t heads = LoadModelConfig(GoldenFolder(name))->query_heads;
-  const std::set<int64_t> usual = {1, 2, 3, 5, 8, heads};
-  std::vector<int> degrees;
-  for (int64_t tp = 1; tp <= heads; ++tp) {
-    if (usual.count(tp) > 0 || std::getenv("COHORT_TEST_ALL") != nullptr) {
-      degrees.push_back(static_cast<int>(tp));
+// Of a dense model 1, 2, 3, 5, 8 ranks and the number of heads; with experts, those whole on all
+// ranks, on groups of ranks and on single ones. Everything with COHORT_TEST_ALL.
+std::vector<Parallelism> Layouts(StringView name) {
+  const auto config = LoadModelConfig(GoldenFolder(name));
+  CHECK_OK(config.status());
+  const int heads = static_cast<int>(config->query_heads);
+  const std::set<std::pair<int, int>> usual_dense = {{1, 1}, {2, 1}, {3, 1},
+                                                     {5, 1}, {8, 1}, {heads, 1}};
+  const std::set<std::pair<int, int>> usual_sparse = {{1, 1}, {2, 1}, {2, 2},
+                                                      {3, 3}, {4, 2}, {4, 4}};
+  const auto& usual = config->experts > 0 ? usual_sparse : usual_dense;
+  std::vector<Parallelism> layouts;
+  for (int tp = 1; tp <= heads; ++tp) {
+    for (int ep = 1; ep <= (config->experts > 0 ? tp : 1); ++ep) {
+      if (usual.count({tp, ep}) > 0 ||
+          (tp % ep == 0 && std::getenv("COHORT_TEST_ALL") != nullptr)) {
+        layouts.push_back({.tp = tp, .ep = ep});
+      }
     }
   }
-  return degrees;
+  return layouts;
+}
+
+std::string LayoutName(const Parallelism& layout) {
+  return absl::StrCat("tp ", layout.tp, ", ep ", layout.ep);
 }
 
 double MeanError(const std::vector<float>& values, const std::vector<float>& expected) {
@@ -109,9 +125,9 @@ class Qwen2GoldenTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(Qwen2GoldenTest, ScoresInFp32AsTheReferenceAtEveryDegree) {
   const Golden golden = ReadGolden(GetParam());
-  for (const int tp : Degrees(GetParam())) {
-    SCOPED_TRACE(absl::StrCat("tp ", tp));
-    const auto ranks = MakeRanks(GetParam(), tp, DType::kF32);
+  for (const Parallelism& layout : Layouts(GetParam())) {
+    SCOPED_TRACE(LayoutName(layout));
+    const auto ranks = MakeRanks(GetParam(), layout, DType::kF32);
     for (const GoldenPrompt& prompt : golden.prompts) {
       const std::vector<float> logprobs = ranks->Score(prompt.ids, kWhole);
       ASSERT_EQ(logprobs.size(), prompt.logprobs.size());
@@ -124,7 +140,7 @@ TEST_P(Qwen2GoldenTest, ScoresInFp32AsTheReferenceAtEveryDegree) {
 
 TEST_P(Qwen2GoldenTest, ScoresEveryIdOfTheVocabularyAsTheReference) {
   const Golden golden = ReadGolden(GetParam());
-  const auto ranks = MakeRanks(GetParam(), 2, DType::kF32);
+  const auto ranks = MakeRanks(GetParam(), {.tp = 2}, DType::kF32);
   const GoldenPrompt& prompt = golden.prompts[1];
   for (size_t id = 0; id < prompt.last_logprobs.size(); ++id) {
     std::vector<int32_t> ids = prompt.ids;
@@ -137,9 +153,9 @@ TEST_P(Qwen2GoldenTest, ScoresEveryIdOfTheVocabularyAsTheReference) {
 
 TEST_P(Qwen2GoldenTest, ChoosesGreedilyWhatTheReferenceChoosesAtEveryDegree) {
   const Golden golden = ReadGolden(GetParam());
-  for (const int tp : Degrees(GetParam())) {
-    SCOPED_TRACE(absl::StrCat("tp ", tp));
-    const auto ranks = MakeRanks(GetParam(), tp, DType::kF32);
+  for (const Parallelism& layout : Layouts(GetParam())) {
+    SCOPED_TRACE(LayoutName(layout));
+    const auto ranks = MakeRanks(GetParam(), layout, DType::kF32);
     for (const GoldenPrompt& prompt : golden.prompts) {
       const std::vector<int32_t> ids =
           ranks->Generate(prompt.ids, static_cast<int64_t>(prompt.greedy_ids.size()), kWhole, {});
@@ -153,7 +169,7 @@ TEST_P(Qwen2GoldenTest, ChoosesGreedilyWhatTheReferenceChoosesAtEveryDegree) {
 
 TEST_P(Qwen2GoldenTest, ChunksOfThePromptGiveWhatTheWholePromptGives) {
   const Golden golden = ReadGolden(GetParam());
-  const auto ranks = MakeRanks(GetParam(), 3, DType::kF32);
+  const auto ranks = MakeRanks(GetParam(), {.tp = 3}, DType::kF32);
   const std::vector<int32_t>& ids = golden.prompts.back().ids;
   const std::vector<float> whole = ranks->Score(ids, kWhole);
   for (const int64_t chunk : {1, 3, 4, 31}) {
@@ -166,7 +182,7 @@ TEST_P(Qwen2GoldenTest, ChunksOfThePromptGiveWhatTheWholePromptGives) {
 TEST_P(Qwen2GoldenTest, ErrsInBf16NoMoreThanTwiceTheReferenceInBf16) {
   const Golden golden = ReadGolden(GetParam());
   for (const int tp : {1, 3}) {
-    const auto ranks = MakeRanks(GetParam(), tp, DType::kBF16);
+    const auto ranks = MakeRanks(GetParam(), {.tp = tp, .ep = tp}, DType::kBF16);
     std::vector<float> logprobs, expected;
     for (const GoldenPrompt& prompt : golden.prompts) {
       const std::vector<float> scores = ranks->Score(prompt.ids, kWhole);
@@ -183,7 +199,8 @@ std::string TestNameOf(const testing::TestParamInfo<const char*>& checkpoint) {
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, Qwen2GoldenTest,
                          testing::Values("five-heads-tied", "six-heads-sharded",
-                                         "fourteen-heads-bf16", "large-key-bias", "yarn",
+                                         "fourteen-heads-bf16", "large-key-bias",
+                                         "ten-experts-step-two", "sixteen-experts-bf16", "yarn",
                                          "yarn-other-original", "dual-chunk"),
                          TestNameOf);
 

@@ -49,8 +49,8 @@ class WeightLoaderTest : public testing::Test {
   std::unique_ptr<Device> device_;
 };
 
-ShardPlan PlanOf(const ModelConfig& config, int tp, int rank, DType dtype) {
-  const auto plan = ShardPlan::Make(config.Dims(dtype), {.tp = tp}, rank);
+ShardPlan PlanOf(const ModelConfig& config, int tp, int rank, DType dtype, int ep = 1) {
+  const auto plan = ShardPlan::Make(config.Dims(dtype), {.tp = tp, .ep = ep}, rank);
   CHECK_OK(plan.status());
   return *plan;
 }
@@ -102,6 +102,74 @@ TEST_F(WeightLoaderTest, EveryRankHoldsItsSlicesOfEveryStoredDType) {
       }
     }
   }
+}
+
+// Layer 1 of 2 is sparse.
+ModelConfig ExpertsConfig() {
+  ModelConfig config = TinyConfig({});
+  config.experts = 5;
+  config.experts_per_token = 2;
+  config.expert_columns = 9;
+  config.shared_expert_columns = 14;
+  config.sparse_step = 2;
+  return config;
+}
+
+void ExpectExpertSlices(const LayerWeights& layer, const ModelConfig& config,
+                        const ShardPlan& plan) {
+  const std::string mlp = "model.layers.1.mlp.";
+  const Range hidden = {0, config.hidden};
+  std::vector<float> router, gate_up, down, shared_gate_up, shared_down;
+  AppendStored(mlp + "gate.weight", {0, config.experts}, hidden, config.hidden, router);
+  AppendStored(mlp + "shared_expert_gate.weight", {0, 1}, hidden, config.hidden, router);
+  for (int64_t expert = plan.experts().begin; expert < plan.experts().end; ++expert) {
+    const std::string name = absl::StrCat(mlp, "experts.", expert, ".");
+    const Range columns = plan.expert_columns();
+    AppendStored(name + "gate_proj.weight", columns, hidden, config.hidden, gate_up);
+    AppendStored(name + "up_proj.weight", columns, hidden, config.hidden, gate_up);
+    AppendStored(name + "down_proj.weight", hidden, columns, config.expert_columns, down);
+  }
+  const Range shared = plan.shared_expert_columns();
+  AppendStored(mlp + "shared_expert.gate_proj.weight", shared, hidden, config.hidden,
+               shared_gate_up);
+  AppendStored(mlp + "shared_expert.up_proj.weight", shared, hidden, config.hidden, shared_gate_up);
+  AppendStored(mlp + "shared_expert.down_proj.weight", hidden, shared, config.shared_expert_columns,
+               shared_down);
+  EXPECT_EQ(Values(layer.router), router);
+  EXPECT_EQ(Values(layer.expert_gate_up), gate_up);
+  EXPECT_EQ(Values(layer.expert_down), down);
+  EXPECT_EQ(Values(layer.gate_up), shared_gate_up);
+  EXPECT_EQ(Values(layer.down), shared_down);
+}
+
+TEST_F(WeightLoaderTest, EveryRankHoldsItsSlicesOfExperts) {
+  const ModelConfig config = ExpertsConfig();
+  const TemporaryDirectory directory;
+  directory.Write("model.safetensors", SafetensorsFile(TensorsOf(config, "BF16")));
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto source = MakeCheckpointSource(**checkpoint);
+  for (const auto& [tp, ep] : {std::pair(1, 1), {2, 1}, {2, 2}, {3, 3}, {3, 1}}) {
+    for (int rank = 0; rank < tp; ++rank) {
+      SCOPED_TRACE(absl::StrCat("rank ", rank, " of ", tp, ", ep ", ep));
+      const ShardPlan plan = PlanOf(config, tp, rank, DType::kF32, ep);
+      const ModelWeights weights = Load(config, plan, *source, DType::kF32);
+      EXPECT_FALSE(weights.layers[0].is_sparse());
+      ASSERT_TRUE(weights.layers[1].is_sparse());
+      ExpectExpertSlices(weights.layers[1], config, plan);
+      EXPECT_EQ(weights.bytes(), plan.weight_bytes());
+    }
+  }
+}
+
+TEST_F(WeightLoaderTest, AModelMayHaveNoBiases) {
+  ModelConfig config = ExpertsConfig();
+  config.qkv_bias = false;
+  const ShardPlan plan = PlanOf(config, 2, 1, DType::kBF16);
+  const auto source = MakeDummySource();
+  const ModelWeights weights = Load(config, plan, *source, DType::kBF16);
+  EXPECT_EQ(weights.layers[0].bias(), nullptr);
+  EXPECT_EQ(weights.bytes(), plan.weight_bytes());
 }
 
 TEST_F(WeightLoaderTest, TheHeadOfATiedModelIsItsEmbedding) {

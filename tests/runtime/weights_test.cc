@@ -1,7 +1,9 @@
 #include "runtime/weights.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_join.h"
 #include "tests/runtime/checkpoint_writer.h"
 
 namespace cohort {
@@ -34,6 +36,29 @@ WrittenTensor& Named(std::vector<WrittenTensor>& tensors, StringView name) {
 TEST(DeclareTensors, CountsTwelvePerLayerAndTheEnds) {
   EXPECT_EQ(DeclareTensors(TinyConfig({.layers = 24, .is_tied = true})).size(), 290u);
   EXPECT_EQ(DeclareTensors(TinyConfig({.layers = 80})).size(), 963u);
+}
+
+TEST(DeclareTensors, NamesThoseOfASparseLayerAsTransformersDoes) {
+  ModelConfig config = TinyConfig({.layers = 2});
+  config.experts = 3;
+  config.experts_per_token = 1;
+  config.expert_columns = 7;
+  config.shared_expert_columns = 9;
+  config.sparse_step = 2;
+  config.qkv_bias = false;
+  std::vector<std::string> tensors;
+  for (const DeclaredTensor& tensor : DeclareTensors(config)) {
+    tensors.push_back(absl::StrCat(tensor.name, " ", absl::StrJoin(tensor.shape, "x")));
+  }
+  const std::string sparse = "model.layers.1.mlp.";
+  EXPECT_THAT(tensors, testing::IsSupersetOf(
+                           {std::string("model.layers.0.mlp.gate_proj.weight 10x24"),
+                            sparse + "gate.weight 3x24", sparse + "experts.2.up_proj.weight 7x24",
+                            sparse + "experts.0.down_proj.weight 24x7",
+                            sparse + "shared_expert.gate_proj.weight 9x24",
+                            sparse + "shared_expert_gate.weight 1x24"}));
+  // Two ends and the head, six of attention and norms a layer, three dense, fourteen sparse.
+  EXPECT_EQ(tensors.size(), 3u + 2 * 6 + 3 + 14);
 }
 
 TEST(CheckCheckpoint, ReportsWhetherEverythingIsFp32) {

@@ -1,0 +1,106 @@
+#include "runtime/feed_forward.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace cohort {
+namespace {
+
+// The first elements of a buffer as a matrix.
+TensorView Matrix(const Tensor& buffer, int64_t rows, int64_t columns) {
+  const TensorView& all = buffer.view();
+  CHECK_LE(rows * columns, all.shape.elements());
+  return TensorView(all.data, all.dtype, Shape{rows, columns});
+}
+
+int64_t ExpertsPerRow(const ModelConfig& config, const ShardPlan& plan) {
+  return std::min(config.experts_per_token, plan.experts().size());
+}
+
+// Columns of activations that a row needs at most, of one FFN after the other.
+int64_t ColumnsPerRow(const ModelConfig& config, const ShardPlan& plan) {
+  return std::max({plan.ffn_columns().size(), plan.shared_expert_columns().size(),
+                   ExpertsPerRow(config, plan) * plan.expert_columns().size()});
+}
+
+}  // namespace
+
+absl::StatusOr<FeedForward> FeedForward::Create(const ModelConfig& config, const ShardPlan& plan,
+                                                int64_t max_tokens, DType act, Device& device) {
+  FeedForward ffn;
+  ffn.ops_ = &device.ops();
+  const int64_t elements = max_tokens * ColumnsPerRow(config, plan);
+  ASSIGN_OR_RETURN(ffn.gate_up_, device.Allocate({2 * elements}, act));
+  ASSIGN_OR_RETURN(ffn.activated_, device.Allocate({elements}, act));
+  const Shape hits = {plan.dims().sparse_layers, config.experts};
+  ASSIGN_OR_RETURN(ffn.expert_hits_, device.Allocate(hits, DType::kI32));
+  if (plan.dims().sparse_layers == 0) {
+    return ffn;
+  }
+  if (device.kind() != "cpu") {
+    return absl::UnimplementedError(absl::StrCat(config.architecture,
+                                                 " has experts, which device '", device.kind(),
+                                                 "' cannot compute yet; use --device cpu"));
+  }
+  const std::vector<int32_t> zeros(static_cast<size_t>(hits.elements()));
+  device.CopyFromHost(zeros.data(), ffn.expert_hits_.view());
+  RETURN_IF_ERROR(device.Synchronize());  // before the zeros are gone
+  ffn.normalize_weights_ = config.normalize_expert_weights;
+  ffn.first_expert_ = plan.experts().begin;
+  ffn.experts_per_row_ = ExpertsPerRow(config, plan);
+  const Shape chosen = {max_tokens, config.experts_per_token};
+  ASSIGN_OR_RETURN(ffn.router_logits_, device.Allocate({max_tokens, config.experts + 1}, act));
+  ASSIGN_OR_RETURN(ffn.expert_ids_, device.Allocate(chosen, DType::kI32));
+  ASSIGN_OR_RETURN(ffn.expert_weights_, device.Allocate(chosen, DType::kF32));
+  ASSIGN_OR_RETURN(ffn.shared_, device.Allocate({max_tokens, config.hidden}, DType::kF32));
+  return ffn;
+}
+
+int64_t FeedForward::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
+                                    int64_t max_tokens, DType act) {
+  const int64_t columns = 3 * ColumnsPerRow(config, plan);
+  if (plan.dims().sparse_layers == 0) {
+    return max_tokens * columns * SizeOf(act);
+  }
+  const int64_t choices = config.experts_per_token * (SizeOf(DType::kI32) + SizeOf(DType::kF32));
+  return plan.dims().sparse_layers * config.experts * SizeOf(DType::kI32) +
+         max_tokens * ((columns + config.experts + 1) * SizeOf(act) + choices +
+                       config.hidden * SizeOf(DType::kF32));
+}
+
+void FeedForward::Run(const LayerWeights& layer, TensorView normed, TensorView partial) const {
+  if (!layer.is_sparse()) {
+    RunOnEveryRow(layer, normed, partial);
+    return;
+  }
+  const int64_t rows = normed.rows();
+  const TensorView logits = router_logits_.view().Rows(0, rows);
+  const int64_t experts = logits.columns() - 1;
+  const Routing routing{expert_ids_.view().Rows(0, rows), expert_weights_.view().Rows(0, rows)};
+  ops_->MatMul(normed, {layer.router.view()}, nullptr, logits);
+  ops_->RouteTopK(logits.Columns(0, experts), normalize_weights_, routing);
+  const TensorView hits = expert_hits_.view().Rows(layer.sparse_index, 1);
+  ops_->CountIds(routing.ids, TensorView(hits.data, DType::kI32, Shape{experts}));
+
+  const ExpertWeights own{layer.expert_gate_up.view(), layer.expert_down.view(), first_expert_};
+  const int64_t pairs = rows * experts_per_row_;
+  ops_->RoutedFfn(
+      normed, routing, own,
+      {Matrix(gate_up_, pairs, 2 * own.columns()), Matrix(activated_, pairs, own.columns())},
+      partial);
+  const TensorView shared = shared_.view().Rows(0, rows);
+  RunOnEveryRow(layer, normed, shared);
+  ops_->AddGated(shared, logits.Columns(experts, 1), partial);
+}
+
+// The dense FFN, or the shared expert.
+void FeedForward::RunOnEveryRow(const LayerWeights& layer, TensorView normed,
+                                TensorView partial) const {
+  const int64_t columns = layer.down.view().columns();
+  const TensorView gate_up = Matrix(gate_up_, normed.rows(), 2 * columns);
+  const TensorView activated = Matrix(activated_, normed.rows(), columns);
+  ops_->ProjectGateUp(normed, {layer.gate_up.view()}, gate_up, activated);
+  ops_->MatMul(activated, {layer.down.view()}, nullptr, partial);
+}
+
+}  // namespace cohort
