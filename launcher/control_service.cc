@@ -1,6 +1,7 @@
 #include "launcher/control_service.h"
 
 #include "absl/time/clock.h"
+#include "launcher/rank_memory.h"
 
 namespace cohort {
 namespace {
@@ -19,6 +20,8 @@ void FillRank(const RankStatus& rank, v1::RankInfo& message) {
   message.set_load_progress(rank.load_progress);
   message.set_weight_bytes(rank.weight_bytes);
   message.set_kv_bytes(rank.kv_bytes);
+  *message.mutable_planned() = ToMessage(rank.planned);
+  *message.mutable_allocated() = ToMessage(rank.allocated);
   message.set_restarts(rank.restarts);
   message.set_device(rank.device);
 }

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/worker_memory.h"
+
 namespace cohort {
 
 struct RankStatus {
@@ -16,6 +18,8 @@ struct RankStatus {
   double load_progress = 0;        // 0..1
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
+  WorkerMemory planned;  // once it is ready
+  WorkerMemory allocated;
   uint64_t restarts = 0;
   std::string device;
 };

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/check.h"
 #include "launcher/epoch_groups.h"
+#include "launcher/rank_memory.h"
 #include "launcher/ring_step_link.h"
 
 namespace cohort {
@@ -380,6 +381,8 @@ GroupStatus Membership::status() const {
     if (rank.state == RankState::kReady) out.load_progress = 1;
     out.weight_bytes = progress.weight_bytes();
     out.kv_bytes = progress.kv_bytes();
+    out.planned = FromMessage(progress.planned());
+    out.allocated = FromMessage(progress.allocated());
     out.restarts = rank.restarts;
     out.device = progress.device();
   }

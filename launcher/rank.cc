@@ -18,6 +18,7 @@
 #include "launcher/log.h"
 #include "launcher/rank_control.h"
 #include "launcher/rank_groups.h"
+#include "launcher/rank_memory.h"
 #include "launcher/ring_step_link.h"
 #include "runtime/worker.h"
 
@@ -172,6 +173,8 @@ void RankMain::SayReady() {
   progress.set_total_bytes(total_bytes_);
   progress.set_weight_bytes(worker_->weight_bytes());
   progress.set_kv_bytes(worker_->kv_bytes());
+  *progress.mutable_planned() = ToMessage(worker_->planned_memory());
+  *progress.mutable_allocated() = ToMessage(worker_->allocated_memory());
   progress.set_device(device_);
   for (std::string& warning : worker_->warnings()) progress.add_warnings(std::move(warning));
   control_.Say(message);

@@ -10,6 +10,12 @@
 namespace cohort {
 namespace {
 
+nlohmann::ordered_json ToJson(const v1::RankMemory& memory) {
+  return {{"weight_bytes", memory.weight_bytes()},
+          {"kv_bytes", memory.kv_bytes()},
+          {"workspace_bytes", memory.workspace_bytes()}};
+}
+
 nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
   return {{"rank", rank.rank()},
           {"agent", rank.agent()},
@@ -19,6 +25,8 @@ nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
           {"load_progress", rank.load_progress()},
           {"weight_bytes", rank.weight_bytes()},
           {"kv_bytes", rank.kv_bytes()},
+          {"planned", ToJson(rank.planned())},
+          {"allocated", ToJson(rank.allocated())},
           {"restarts", rank.restarts()}};
 }
 
@@ -40,6 +48,8 @@ nlohmann::ordered_json ToJson(const v1::AgentInfo& agent) {
   return {{"name", agent.name()},   {"state", agent.state()}, {"address", agent.address()},
           {"cores", agent.cores()}, {"ranks", agent.ranks()}, {"loss", agent.loss()}};
 }
+
+double Mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 void PrintAgent(const v1::AgentInfo& agent) {
   const std::string ranks = agent.ranks().empty()
@@ -63,6 +73,20 @@ void PrintGroup(int number, const v1::DataParallelGroup& group) {
       group.prefix_hit_tokens(), group.prefix_queried_tokens());
 }
 
+// What was planned beside what was allocated, by kind.
+void PrintMemory(const v1::RankInfo& rank) {
+  const v1::RankMemory& planned = rank.planned();
+  const v1::RankMemory& allocated = rank.allocated();
+  const auto pair = [](StringView kind, int64_t planned_bytes, int64_t allocated_bytes) {
+    return absl::StrFormat("%s %.1f / %.1f", kind, Mebibytes(planned_bytes),
+                           Mebibytes(allocated_bytes));
+  };
+  absl::PrintF("           MiB planned / allocated: %s, %s, %s\n",
+               pair("weights", planned.weight_bytes(), allocated.weight_bytes()),
+               pair("KV", planned.kv_bytes(), allocated.kv_bytes()),
+               pair("workspace", planned.workspace_bytes(), allocated.workspace_bytes()));
+}
+
 void PrintRank(const v1::RankInfo& rank) {
   if (rank.agent().empty()) {
     absl::PrintF("rank %-5d %s, awaits a node, %d restarts\n", rank.rank(), rank.state(),
@@ -72,6 +96,7 @@ void PrintRank(const v1::RankInfo& rank) {
   absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
                rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
                100 * rank.load_progress(), rank.weight_bytes(), rank.restarts());
+  if (rank.has_planned() && rank.planned().weight_bytes() > 0) PrintMemory(rank);
 }
 
 void PrintTable(const v1::Load& load) {

@@ -7,6 +7,8 @@
 
 #include "absl/memory/memory.h"
 #include "runtime/kv_cache.h"
+#include "runtime/memory_ledger.h"
+#include "runtime/metered_device.h"
 #include "runtime/plan_parts.h"
 #include "runtime/position_rule.h"
 #include "runtime/qwen2.h"
@@ -15,7 +17,6 @@
 #include "runtime/weights.h"
 #include "runtime/worker_batch.h"
 #include "runtime/worker_chooser.h"
-#include "runtime/worker_memory.h"
 #include "runtime/worker_slots.h"
 
 namespace cohort {
@@ -50,16 +51,6 @@ absl::Status CheckOptions(const ModelConfig& config, const WorkerOptions& option
     return absl::InvalidArgumentError(absl::StrCat("token_ids is ", options.token_ids));
   }
   return absl::OkStatus();
-}
-
-// Bytes of the KV memory; the largest number where they overflow, so that they fit no machine.
-int64_t KvBytes(const WorkerOptions& options, const ShardPlan& plan) {
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(options.kv_blocks * options.block_size, plan.kv_bytes_per_token(),
-                             &bytes)) {
-    return std::numeric_limits<int64_t>::max() / 2;
-  }
-  return bytes;
 }
 
 struct LoadedWeights {
@@ -121,6 +112,8 @@ class Worker::State {
     WorkerBatch batch;
     WorkerChooser chooser;
     std::vector<std::string> warnings;
+    WorkerMemory planned;
+    WorkerMemory allocated;
   };
 
   State(const WorkerOptions& options, const WorkerLimits& limits, Parts parts)
@@ -158,23 +151,18 @@ class Worker::State {
   std::unique_ptr<Communicator> data_group_;  // may be null
 };
 
-absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const ModelConfig& config,
-                                                                     const WorkerOptions& options,
-                                                                     std::unique_ptr<Device> device,
-                                                                     const LoadProgress& progress) {
-  RETURN_IF_ERROR(CheckOptions(config, options, device.get()));
+absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
+    const ModelConfig& config, const WorkerOptions& options, std::unique_ptr<Device> unmetered,
+    const LoadProgress& progress) {
+  RETURN_IF_ERROR(CheckOptions(config, options, unmetered.get()));
   ASSIGN_OR_RETURN(const ShardPlan plan,
                    ShardPlan::Make(config.Dims(options.dtype), options.parallelism, options.rank));
-  const Qwen2Options model_options = {.act = options.dtype,
-                                      .max_batch_tokens = options.max_batch_tokens,
-                                      .max_positions = options.max_model_len};
-  if (device->kind() == "cpu") {
-    RETURN_IF_ERROR(
-        CheckHostMemory({.weights = plan.weight_bytes(),
-                         .kv = KvBytes(options, plan),
-                         .workspace = Qwen2::WorkspaceBytes(config, plan, model_options) +
-                                      WorkerChooser::WorkspaceBytes(plan)}));
+  const WorkerMemory planned = LedgerOf(config, plan, options);
+  if (unmetered->kind() == "cpu") {
+    RETURN_IF_ERROR(CheckHostMemory(planned));
   }
+  WorkerMemory allocated;
+  auto device = std::make_unique<MeteredDevice>(std::move(unmetered));
   const WorkerLimits limits = {
       .slots = options.max_running,
       .positions = options.max_model_len,
@@ -188,15 +176,20 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(const Model
                                        PositionRule(config, options.max_model_len), *device));
   ASSIGN_OR_RETURN(WorkerChooser chooser, WorkerChooser::Create(plan, ValidIds(config, options),
                                                                 options.max_batch_tokens, *device));
+  allocated.workspace = device->TakeBytes();
   ASSIGN_OR_RETURN(KvCache kv, KvCache::Create(plan, options.kv_blocks, options.block_size,
                                                options.dtype, *device));
+  allocated.kv = device->TakeBytes();
   ASSIGN_OR_RETURN(LoadedWeights loaded, Load(config, options, plan, *device, progress));
-  ASSIGN_OR_RETURN(std::unique_ptr<Qwen2> model,
-                   Qwen2::Create(config, plan, std::move(loaded.weights), model_options, *device));
+  allocated.weights = device->TakeBytes();
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Qwen2> model,
+      Qwen2::Create(config, plan, std::move(loaded.weights), ModelOptionsOf(options), *device));
+  allocated.workspace += device->TakeBytes();
   return std::make_unique<State>(
       options, limits,
       Parts{std::move(device), std::move(model), std::move(kv), std::move(batch),
-            std::move(chooser), std::move(loaded.warnings)});
+            std::move(chooser), std::move(loaded.warnings), planned, allocated});
 }
 
 absl::Status Worker::State::CheckGroup(const Communicator* communicator,
@@ -412,6 +405,8 @@ void Worker::Abort() { state_->Abort(); }
 
 int64_t Worker::weight_bytes() const { return state_->parts().model->weight_bytes(); }
 int64_t Worker::kv_bytes() const { return state_->parts().kv.bytes(); }
+WorkerMemory Worker::planned_memory() const { return state_->parts().planned; }
+WorkerMemory Worker::allocated_memory() const { return state_->parts().allocated; }
 std::vector<std::string> Worker::warnings() const { return state_->parts().warnings; }
 
 }  // namespace cohort

@@ -15,6 +15,7 @@
 #include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 #include "runtime/step_plan.h"
+#include "runtime/worker_memory.h"
 
 namespace cohort {
 
@@ -64,6 +65,8 @@ class Worker {
 
   int64_t weight_bytes() const;
   int64_t kv_bytes() const;
+  WorkerMemory planned_memory() const;        // by the ledger
+  WorkerMemory allocated_memory() const;      // on the device
   std::vector<std::string> warnings() const;  // one per extra tensor, in the checkpoint's order
 
  private:

@@ -33,6 +33,12 @@ absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_
   return batch;
 }
 
+int64_t WorkerBatch::WorkspaceBytes(int64_t max_tokens, int64_t max_sequences,
+                                    int64_t blocks_per_sequence) {
+  // Two kinds of rows with four numbers each, all the ids and which are wanted.
+  return SizeOf(DType::kI32) * (10 * max_tokens + max_sequences * blocks_per_sequence);
+}
+
 void WorkerBatch::Clear() {
   ids_.clear();
   wanted_.clear();

@@ -18,6 +18,9 @@ class WorkerBatch {
   static absl::StatusOr<WorkerBatch> Create(int64_t max_tokens, int64_t max_sequences,
                                             int64_t blocks_per_sequence, PositionRule rule,
                                             Device& device);
+  // Bytes that Create() allocates.
+  static int64_t WorkspaceBytes(int64_t max_tokens, int64_t max_sequences,
+                                int64_t blocks_per_sequence);
 
   void Clear();
   int64_t tokens() const { return static_cast<int64_t>(all_.positions.size()); }

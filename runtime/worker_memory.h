@@ -14,6 +14,7 @@ struct WorkerMemory {
   int64_t kv = 0;
   int64_t workspace = 0;
   int64_t total() const { return weights + kv + workspace; }
+  bool operator==(const WorkerMemory&) const = default;
 };
 
 // MemAvailable of the text of /proc/meminfo, in bytes.

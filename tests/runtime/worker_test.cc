@@ -274,6 +274,8 @@ TEST(Worker, TellsWhatItHolds) {
     const auto plan = ShardPlan::Make(TinyConfig(kShape).Dims(DType::kF32), {.tp = 5}, rank);
     EXPECT_EQ(ranks->worker(rank).weight_bytes(), plan->weight_bytes());
     EXPECT_EQ(ranks->worker(rank).kv_bytes(), 16 * 4 * plan->kv_bytes_per_token());
+    EXPECT_EQ(ranks->worker(rank).allocated_memory(), ranks->worker(rank).planned_memory());
+    EXPECT_EQ(ranks->worker(rank).planned_memory().weights, plan->weight_bytes());
     EXPECT_TRUE(ranks->worker(rank).warnings().empty());
   }
 }
