@@ -7,6 +7,7 @@
 #include "parallel/expert_cuts.h"
 #include "parallel/group_cuts.h"
 #include "parallel/head_split.h"
+#include "parallel/weight_parts.h"
 
 namespace cohort {
 namespace {
@@ -214,20 +215,7 @@ absl::StatusOr<std::vector<ShardPlan>> ShardPlan::MakeAll(const ModelDims& dims,
   return plans;
 }
 
-int64_t ShardPlan::weight_bytes() const {
-  const int64_t matrices = 2 * query_heads_.size() + 2 * kv_heads_.size();
-  const int64_t biases = dims_.qkv_bias ? query_heads_.size() + 2 * kv_heads_.size() : 0;
-  const int64_t layer = (matrices * dims_.hidden + biases) * dims_.head_dim + 2 * dims_.hidden;
-  const int64_t dense = 3 * ffn_columns_.size() * dims_.hidden;
-  const int64_t routed = 3 * experts_.size() * expert_columns_.size() * dims_.hidden;
-  const int64_t shared = 3 * shared_expert_columns_.size() * dims_.hidden;
-  const int64_t routers = (dims_.experts + 1) * dims_.hidden;  // and the shared expert's gate
-  // A tied head is the embedding; otherwise both are cut along the same rows.
-  const int64_t tables = (dims_.tied_embeddings ? 1 : 2) * vocabulary_.size() * dims_.hidden;
-  return (dims_.layers * layer + dims_.dense_layers() * dense +
-          dims_.sparse_layers * (routed + shared + routers) + tables + dims_.hidden) *
-         dims_.weight_bytes;
-}
+int64_t ShardPlan::weight_bytes() const { return WeightPartsOf(*this).total(); }
 
 int64_t ShardPlan::kv_bytes_per_token() const {
   return 2 * dims_.layers * kv_heads_.size() * dims_.head_dim * dims_.kv_bytes;
