@@ -8,6 +8,7 @@
 #include "launcher/flags.h"
 #include "launcher/generate_command.h"
 #include "launcher/node.h"
+#include "launcher/plan_command.h"
 #include "launcher/rank.h"
 #include "launcher/score_command.h"
 #include "launcher/serve.h"
@@ -41,6 +42,9 @@ void AddCommands(CLI::App& app, CommandLine& line) {
       line.score);
   AddTokenizeFlags(*add("tokenize", "Token ids of a text, without a server", Command::kTokenize),
                    line.tokenize);
+  AddPlanFlags(*add("plan", "What fits where, and how fast it can be; needs only a config.json",
+                    Command::kPlan),
+               line.plan);
   AddStatusFlags(*add("status", "State and load of a server", Command::kStatus), line.status);
   add("version", "Print the version", Command::kVersion);
   CLI::App* rank = add(kRankName, "One rank process; started by its agent", Command::kRank);
@@ -110,6 +114,8 @@ int RunCommandLine(int argc, const char* const* argv) {
       return RunScore(line.score);
     case Command::kTokenize:
       return RunTokenize(line.tokenize);
+    case Command::kPlan:
+      return RunPlan(line.plan);
     case Command::kStatus:
       return RunStatus(line.status);
     case Command::kVersion:

@@ -1,10 +1,12 @@
-// The `cohort` command: its subcommands, flags and exit codes (0 ok, 1 error, 2 usage).
+// The `cohort` command: its subcommands, flags and exit codes (0 ok, 1 error, 2 usage, 3 a plan
+// that does not fit).
 #ifndef COHORT_LAUNCHER_COMMAND_LINE_H_
 #define COHORT_LAUNCHER_COMMAND_LINE_H_
 
 #include <string>
 
 #include "launcher/client_options.h"
+#include "launcher/plan_command.h"
 #include "launcher/serve_options.h"
 
 namespace cohort {
@@ -17,6 +19,7 @@ enum class Command {
   kChat,
   kScore,
   kTokenize,
+  kPlan,
   kStatus,
   kVersion,
   kRank
@@ -34,6 +37,7 @@ struct CommandLine {
   ChatOptions chat;
   ScoreOptions score;
   TokenizeOptions tokenize;
+  PlanOptions plan;
   StatusOptions status;
   int control_fd = -1;  // of `cohort rank`
 };

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "absl/strings/str_join.h"
+
 namespace cohort {
 
 CLI::Option* AddFlag(CLI::App& app, const std::string& name, FlagParser parse,
@@ -17,6 +19,23 @@ CLI::Option* AddFlag(CLI::App& app, const std::string& name, FlagParser parse,
           name, [](const std::string&) {}, help)
       ->check(check)
       ->type_name(what);
+}
+
+FlagParser WordInto(std::string& target, std::vector<std::string> words) {
+  return Into(target, [words = std::move(words)](StringView text) -> absl::StatusOr<std::string> {
+    for (const std::string& word : words) {
+      if (text == word) return word;
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not one of ", absl::StrJoin(words, ", ")));
+  });
+}
+
+FlagParser TextInto(std::string& target) {
+  return Into(target, [](StringView text) -> absl::StatusOr<std::string> {
+    if (text.empty()) return absl::InvalidArgumentError("it is empty");
+    return std::string(text);
+  });
 }
 
 }  // namespace cohort

@@ -1,13 +1,15 @@
 // Binding flags to options. The only headers of the command-line library are in flags.cc,
-// serve_flags.cc, client_flags.cc and command_line.cc.
+// serve_flags.cc, client_flags.cc, plan_flags.cc and command_line.cc.
 #ifndef COHORT_LAUNCHER_FLAGS_H_
 #define COHORT_LAUNCHER_FLAGS_H_
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "kernels/status.h"
 #include "launcher/client_options.h"
+#include "launcher/plan_command.h"
 #include "launcher/serve_options.h"
 
 namespace CLI {
@@ -42,6 +44,12 @@ FlagParser IntegerInto(Target& target, int64_t minimum, int64_t maximum) {
               [minimum, maximum](StringView text) { return ParseInteger(text, minimum, maximum); });
 }
 
+// One of a few words.
+FlagParser WordInto(std::string& target, std::vector<std::string> words);
+
+// Any text but none.
+FlagParser TextInto(std::string& target);
+
 void AddServeFlags(CLI::App& app, ServeOptions& options);
 void AddNodeFlags(CLI::App& app, NodeOptions& options);
 void AddGenerateFlags(CLI::App& app, GenerateOptions& options);
@@ -49,6 +57,7 @@ void AddChatFlags(CLI::App& app, ChatOptions& options);
 void AddScoreFlags(CLI::App& app, ScoreOptions& options);
 void AddStatusFlags(CLI::App& app, StatusOptions& options);
 void AddTokenizeFlags(CLI::App& app, TokenizeOptions& options);
+void AddPlanFlags(CLI::App& app, PlanOptions& options);
 
 }  // namespace cohort
 

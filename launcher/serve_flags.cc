@@ -1,21 +1,9 @@
 #include <CLI/CLI.hpp>
 
-#include "absl/strings/str_join.h"
 #include "launcher/flags.h"
 
 namespace cohort {
 namespace {
-
-// One of a few words.
-FlagParser WordInto(std::string& target, std::vector<std::string> words) {
-  return Into(target, [words = std::move(words)](StringView text) -> absl::StatusOr<std::string> {
-    for (const std::string& word : words) {
-      if (text == word) return word;
-    }
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", text, "' is not one of ", absl::StrJoin(words, ", ")));
-  });
-}
 
 FlagParser DurationInto(absl::Duration& target, absl::Duration minimum) {
   return Into(target, [minimum](StringView text) { return ParseDuration(text, minimum); });
