@@ -184,11 +184,6 @@ absl::Status CheckExperts(const ServeOptions& options, const ModelSetup& setup) 
                                                  setup.device,
                                                  "' cannot compute yet: use --device cpu"));
   }
-  if (setup.config.experts > 0 && options.dp > 1) {
-    return absl::UnimplementedError(
-        absl::StrCat("--dp ", options.dp, ": ", setup.served_name,
-                     " has experts, whose groups do not exchange rows yet; leave it at 1"));
-  }
   if (setup.config.experts == 0 && options.ep > 1) {
     return absl::InvalidArgumentError(absl::StrCat("--ep ", options.ep, ": ", setup.served_name,
                                                    " has no experts; leave it at 1"));
@@ -304,6 +299,8 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_tensor_parallel(static_cast<uint32_t>(options.tp));
   configuration.set_data_parallel(static_cast<uint32_t>(options.dp));
   configuration.set_expert_parallel(static_cast<uint32_t>(options.ep));
+  configuration.set_exchanges_experts(options.dp > 1 && setup.config.experts > 0);
+  configuration.set_expert_exchange(options.expert_exchange);
   configuration.set_kv_blocks(setup.kv_blocks);
   configuration.set_block_size(options.block_size);
   configuration.set_max_batch_tokens(options.max_batch_tokens);

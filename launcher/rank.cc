@@ -8,6 +8,7 @@
 #include <csignal>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -58,10 +59,19 @@ ModelOverrides OverridesOf(const v1::RankConfiguration& configuration) {
   return overrides;
 }
 
+absl::StatusOr<std::optional<ExpertExchangeKind>> ParseExchange(StringView name) {
+  if (name.empty() || name == "auto") return std::nullopt;
+  if (name == "replicated") return ExpertExchangeKind::kReplicated;
+  if (name == "all-to-all") return ExpertExchangeKind::kAllToAll;
+  return absl::InvalidArgumentError(
+      absl::StrCat("expert_exchange '", name, "' is neither replicated nor all-to-all nor auto"));
+}
+
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
   ASSIGN_OR_RETURN(options.dtype, ParseDType(configuration.dtype()));
+  ASSIGN_OR_RETURN(options.expert_exchange, ParseExchange(configuration.expert_exchange()));
   options.model_dir = configuration.model();
   options.dummy_weights = configuration.dummy_weights();
   options.mask_padding = configuration.mask_padding();

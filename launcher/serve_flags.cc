@@ -75,6 +75,12 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--ep", IntegerInto(options.ep, 1, 65536), "N",
           "Groups of ranks that hold whole experts, each expert cut over the ranks of its group; "
           "it divides the number of ranks (default: 1, every expert cut over all ranks)");
+  AddFlag(
+      app, "--expert-exchange",
+      WordInto(options.expert_exchange, {"auto", "replicated", "all-to-all"}), "WORD",
+      "How rows reach their experts: replicated, every rank has the rows of all groups of --dp; "
+      "all-to-all, only those with one of its experts (default: auto, which is all-to-all with "
+      "--dp of at least 2)");
   AddFlag(app, "--device", WordInto(options.device, {"auto", "cpu", "cuda"}), "DEVICE",
           "auto, cpu or cuda (default: auto, which is cuda where it is available)");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",

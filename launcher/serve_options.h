@@ -20,6 +20,7 @@ struct ServeOptions {
   int64_t dp = 1;
   int64_t ep = 1;                            // groups of whole experts
   int64_t world() const { return tp * dp; }  // ranks
+  std::string expert_exchange = "auto";      // or "replicated", "all-to-all"
   ModelOverrides overrides;                  // of config.json
   std::string device = "auto";
   std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds

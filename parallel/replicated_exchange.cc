@@ -73,7 +73,7 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
     return {.x = rows_.x(0), .routing = rows_.routing(0), .sums = rows_.sums(0)};
   }
   own_rows_ = parts[static_cast<size_t>(data.rank())];
-  const int64_t rows = parts.back().end;
+  int64_t rows = parts.back().end;
   const TensorView own = own_.view().Rows(0, x.rows());
   for (int64_t row = 0; row < x.rows(); ++row) {
     PackExpertRow(shape_, x, routing, row, own.Row<int32_t>(row));
@@ -83,6 +83,7 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   }
   const TensorView gathered = gathered_.view().Rows(0, rows);
   data.AllGather(Flat(own), parts, Flat(gathered));
+  rows = data.status().ok() ? rows : 0;  // of a failed gather nothing is used
   const ExpertRows all = {
       .x = rows_.x(rows), .routing = rows_.routing(rows), .sums = rows_.sums(rows)};
   for (int64_t row = 0; row < rows; ++row) {

@@ -17,19 +17,28 @@ int64_t ExpertsPerRow(const ModelConfig& config, const ShardPlan& plan) {
   return std::min(config.experts_per_token, plan.experts().size());
 }
 
-// Columns of activations that a row needs at most, of one FFN after the other.
-int64_t ColumnsPerRow(const ModelConfig& config, const ShardPlan& plan) {
-  return std::max({plan.ffn_columns().size(), plan.shared_expert_columns().size(),
-                   ExpertsPerRow(config, plan) * plan.expert_columns().size()});
+ExpertExchangeOptions ExchangeOptions(const FeedForwardOptions& options) {
+  return {.kind = options.exchange, .act = options.act, .max_tokens = options.max_tokens};
+}
+
+// Elements of activations that one FFN after the other needs at most: the dense and the shared one
+// for the rank's own rows, the routed experts for those of all data-parallel groups.
+int64_t Activations(const ModelConfig& config, const ShardPlan& plan,
+                    const FeedForwardOptions& options) {
+  const int64_t own = std::max(plan.ffn_columns().size(), plan.shared_expert_columns().size());
+  const int64_t routed = ExpertsPerRow(config, plan) * plan.expert_columns().size();
+  return options.max_tokens * std::max(own, plan.parallelism().dp * routed);
 }
 
 }  // namespace
 
 absl::StatusOr<FeedForward> FeedForward::Create(const ModelConfig& config, const ShardPlan& plan,
-                                                int64_t max_tokens, DType act, Device& device) {
+                                                const FeedForwardOptions& options, Device& device) {
   FeedForward ffn;
   ffn.ops_ = &device.ops();
-  const int64_t elements = max_tokens * ColumnsPerRow(config, plan);
+  const DType act = options.act;
+  const int64_t max_tokens = options.max_tokens;
+  const int64_t elements = Activations(config, plan, options);
   ASSIGN_OR_RETURN(ffn.gate_up_, device.Allocate({2 * elements}, act));
   ASSIGN_OR_RETURN(ffn.activated_, device.Allocate({elements}, act));
   const Shape hits = {plan.dims().sparse_layers, config.experts};
@@ -48,6 +57,7 @@ absl::StatusOr<FeedForward> FeedForward::Create(const ModelConfig& config, const
   ffn.normalize_weights_ = config.normalize_expert_weights;
   ffn.first_expert_ = plan.experts().begin;
   ffn.experts_per_row_ = ExpertsPerRow(config, plan);
+  ASSIGN_OR_RETURN(ffn.exchange_, MakeExpertExchange(ExchangeOptions(options), plan, device));
   const Shape chosen = {max_tokens, config.experts_per_token};
   ASSIGN_OR_RETURN(ffn.router_logits_, device.Allocate({max_tokens, config.experts + 1}, act));
   ASSIGN_OR_RETURN(ffn.expert_ids_, device.Allocate(chosen, DType::kI32));
@@ -57,22 +67,30 @@ absl::StatusOr<FeedForward> FeedForward::Create(const ModelConfig& config, const
 }
 
 int64_t FeedForward::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
-                                    int64_t max_tokens, DType act) {
-  const int64_t columns = 3 * ColumnsPerRow(config, plan);
+                                    const FeedForwardOptions& options) {
+  const int64_t activations = 3 * Activations(config, plan, options) * SizeOf(options.act);
   if (plan.dims().sparse_layers == 0) {
-    return max_tokens * columns * SizeOf(act);
+    return activations;
   }
   const int64_t choices = config.experts_per_token * (SizeOf(DType::kI32) + SizeOf(DType::kF32));
-  return plan.dims().sparse_layers * config.experts * SizeOf(DType::kI32) +
-         max_tokens * ((columns + config.experts + 1) * SizeOf(act) + choices +
-                       config.hidden * SizeOf(DType::kF32));
+  const int64_t row =
+      (config.experts + 1) * SizeOf(options.act) + choices + config.hidden * SizeOf(DType::kF32);
+  return activations + options.max_tokens * row +
+         plan.dims().sparse_layers * config.experts * SizeOf(DType::kI32) +
+         ExpertExchangeBytes(ExchangeOptions(options), plan);
 }
 
-void FeedForward::Run(const LayerWeights& layer, TensorView normed, TensorView partial) const {
-  if (!layer.is_sparse()) {
+void FeedForward::Run(const LayerWeights& layer, TensorView normed, TensorView partial,
+                      Communicator& data) const {
+  if (layer.is_sparse()) {
+    RunRouted(layer, normed, partial, data);
+  } else {
     RunOnEveryRow(layer, normed, partial);
-    return;
   }
+}
+
+void FeedForward::RunRouted(const LayerWeights& layer, TensorView normed, TensorView partial,
+                            Communicator& data) const {
   const int64_t rows = normed.rows();
   const TensorView logits = router_logits_.view().Rows(0, rows);
   const int64_t experts = logits.columns() - 1;
@@ -82,12 +100,15 @@ void FeedForward::Run(const LayerWeights& layer, TensorView normed, TensorView p
   const TensorView hits = expert_hits_.view().Rows(layer.sparse_index, 1);
   ops_->CountIds(routing.ids, TensorView(hits.data, DType::kI32, Shape{experts}));
 
+  const ExpertRows here = exchange_->Dispatch(normed, routing, partial, data);
   const ExpertWeights own{layer.expert_gate_up.view(), layer.expert_down.view(), first_expert_};
-  const int64_t pairs = rows * experts_per_row_;
+  const int64_t pairs = here.x.rows() * experts_per_row_;
   ops_->RoutedFfn(
-      normed, routing, own,
+      here.x, here.routing, own,
       {Matrix(gate_up_, pairs, 2 * own.columns()), Matrix(activated_, pairs, own.columns())},
-      partial);
+      here.sums);
+  exchange_->Combine(here, partial, data);
+
   const TensorView shared = shared_.view().Rows(0, rows);
   RunOnEveryRow(layer, normed, shared);
   ops_->AddGated(shared, logits.Columns(experts, 1), partial);

@@ -9,6 +9,11 @@
 namespace cohort {
 namespace {
 
+ExpertExchangeKind ExchangeOf(const WorkerOptions& options) {
+  return options.expert_exchange.value_or(
+      options.parallelism.dp > 1 ? ExpertExchangeKind::kAllToAll : ExpertExchangeKind::kReplicated);
+}
+
 int64_t KvBytes(const ShardPlan& plan, const WorkerOptions& options) {
   int64_t bytes = 0;
   if (__builtin_mul_overflow(options.kv_blocks * options.block_size, plan.kv_bytes_per_token(),
@@ -30,7 +35,8 @@ int64_t BatchBytes(const WorkerOptions& options) {
 Qwen2Options ModelOptionsOf(const WorkerOptions& options) {
   return {.act = options.dtype,
           .max_batch_tokens = options.max_batch_tokens,
-          .max_positions = options.max_model_len};
+          .max_positions = options.max_model_len,
+          .exchange = ExchangeOf(options)};
 }
 
 WorkerMemory LedgerOf(const ModelConfig& config, const ShardPlan& plan,

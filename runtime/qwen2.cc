@@ -7,11 +7,19 @@
 #include "runtime/position_rule.h"
 
 namespace cohort {
+namespace {
+
+FeedForwardOptions OptionsOf(const Qwen2Options& options) {
+  return {.act = options.act, .max_tokens = options.max_batch_tokens, .exchange = options.exchange};
+}
+
+}  // namespace
 
 // What the rows of one step pass through; views of the workspace with the step's rows.
 struct Qwen2::StepContext {
   Ops& ops;
   Communicator& tp;
+  Communicator& data;
   const FeedForward& feed_forward;
   BatchView batch;
   RopeTable rope;
@@ -46,16 +54,17 @@ void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const K
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
-  c.feed_forward.Run(layer, c.normed, c.partial);
+  c.feed_forward.Run(layer, c.normed, c.partial, c.data);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, next_norm, c.eps, c.normed);
 }
 
-Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp) const {
+Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp, Communicator& data) const {
   const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, step.batch.tokens); };
   const TensorView attended = rows(workspace_.attended);
   const RopeTable table = rope_.table();
   return {.ops = ops_,
           .tp = tp,
+          .data = data,
           .feed_forward = feed_forward_,
           .batch = step.batch,
           .rope = {table.cosine, table.sine, /*keys_only=*/chunks_.has_value()},
@@ -90,8 +99,8 @@ Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
   return narrow;
 }
 
-void Qwen2::Forward(const StepRows& rows, const KvCache& kv, Communicator& tp) {
-  const StepContext c = Begin(rows, tp);
+void Qwen2::Forward(const StepRows& rows, const KvCache& kv, Communicator& tp, Communicator& data) {
+  const StepContext c = Begin(rows, tp, data);
   // One rank has the row and the others zeros: the sum is exact.
   c.ops.Embed(rows.ids, weights_.embedding.view(), plan_.vocabulary().begin, c.residual);
   c.tp.AllReduceSum(c.residual);
@@ -149,7 +158,8 @@ absl::StatusOr<std::unique_ptr<Qwen2>> Qwen2::Create(const ModelConfig& config,
                    device.Allocate({kMaxLogitRows, plan.vocabulary().size()}, DType::kF32));
   ASSIGN_OR_RETURN(w.whole_logits,
                    device.Allocate({kMaxWholeRows, config.vocabulary}, DType::kF32));
-  ASSIGN_OR_RETURN(model->feed_forward_, FeedForward::Create(config, plan, tokens, act, device));
+  ASSIGN_OR_RETURN(model->feed_forward_,
+                   FeedForward::Create(config, plan, OptionsOf(options), device));
   const PositionRule rule(config, options.max_positions);
   ASSIGN_OR_RETURN(model->rope_, MakeRopeTensors(rule.rope_parts(), act, device));
   if (config.dual_chunk.has_value()) {
@@ -167,7 +177,7 @@ int64_t Qwen2::WorkspaceBytes(const ModelConfig& config, const ShardPlan& plan,
   const int64_t act_columns = 2 * config.hidden + 2 * query_columns + 2 * kv_columns;
   const int64_t act_bytes = SizeOf(options.act);
   const int64_t fp32_bytes = SizeOf(DType::kF32);
-  return FeedForward::WorkspaceBytes(config, plan, options.max_batch_tokens, options.act) +
+  return FeedForward::WorkspaceBytes(config, plan, OptionsOf(options)) +
          options.max_batch_tokens * (act_columns * act_bytes + config.hidden * fp32_bytes) +
          kMaxLogitRows * (config.hidden * act_bytes + plan.vocabulary().size() * fp32_bytes) +
          kMaxWholeRows * config.vocabulary * fp32_bytes +

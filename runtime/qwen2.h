@@ -25,6 +25,7 @@ struct Qwen2Options {
   DType act = DType::kBF16;
   int64_t max_batch_tokens = 0;  // rows of one step
   int64_t max_positions = 0;     // of a sequence
+  ExpertExchangeKind exchange = ExpertExchangeKind::kReplicated;
 };
 
 class Qwen2 {
@@ -44,8 +45,13 @@ class Qwen2 {
                                 const Qwen2Options& options);
 
   // One step: the keys and values of all rows go to `kv`, the normed output of the last layer is
-  // kept for LocalLogits(), of the wanted rows alone: the last layer computes no others.
-  void Forward(const StepRows& rows, const KvCache& kv, Communicator& tp);
+  // kept for LocalLogits(), of the wanted rows alone: the last layer computes no others. Where
+  // exchanges_rows(), every rank of `data`, the data group, makes the same steps, if without rows.
+  void Forward(const StepRows& rows, const KvCache& kv, Communicator& tp, Communicator& data);
+  // Whether rows move between data-parallel groups.
+  bool exchanges_rows() const {
+    return plan_.parallelism().dp > 1 && plan_.dims().sparse_layers > 0;
+  }
 
   // This rank's columns of the logits of some wanted rows of the last Forward(): their indices
   // among the wanted, rows [n] int32 in device memory, n <= kMaxLogitRows. [n, own vocabulary]
@@ -65,7 +71,7 @@ class Qwen2 {
   static void ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepContext& c);
   static void FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
                           const StepContext& c);
-  StepContext Begin(const StepRows& rows, Communicator& tp) const;
+  StepContext Begin(const StepRows& rows, Communicator& tp, Communicator& data) const;
   static StepContext Narrow(const StepContext& c, const StepRows& rows);
 
   // Sized for max_batch_tokens rows; local sizes.

@@ -148,7 +148,7 @@ class Worker::State {
   uint64_t last_step_ = 0;
   std::mutex mutex_;  // of the pointers, against Abort() from another thread
   std::unique_ptr<Communicator> tensor_group_;
-  std::unique_ptr<Communicator> data_group_;  // may be null
+  std::unique_ptr<Communicator> data_group_;
 };
 
 absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
@@ -209,7 +209,7 @@ absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicat
                                       std::unique_ptr<Communicator> data_group) {
   const Parallelism& parallelism = options_.parallelism;
   absl::Status status = CheckGroup(tensor_group.get(), TensorGroup(parallelism, options_.rank));
-  if (status.ok() && data_group != nullptr) {
+  if (status.ok() && (data_group != nullptr || parts_.model->exchanges_rows())) {
     status = CheckGroup(data_group.get(), DataGroup(parallelism, options_.rank));
   }
   RETURN_IF_ERROR(Annotate(status, absl::StrCat("joining epoch ", epoch)));
@@ -219,7 +219,7 @@ absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicat
   last_step_ = 0;
   const std::lock_guard<std::mutex> lock(mutex_);
   tensor_group_ = std::move(tensor_group);
-  data_group_ = std::move(data_group);
+  data_group_ = data_group != nullptr ? std::move(data_group) : MakeSelfCommunicator();
   return absl::OkStatus();
 }
 
@@ -297,12 +297,14 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
 }
 
 absl::Status Worker::State::Compute() {
-  if (parts_.batch.tokens() > 0) {
-    parts_.model->Forward(parts_.batch.Upload(), parts_.kv, *tensor_group_);
+  // Other groups may need this one's experts.
+  if (parts_.batch.tokens() > 0 || parts_.model->exchanges_rows()) {
+    parts_.model->Forward(parts_.batch.Upload(), parts_.kv, *tensor_group_, *data_group_);
     parts_.chooser.Run(*parts_.model, *tensor_group_);
   }
   const absl::Status device_status = parts_.device->Synchronize();
   RETURN_IF_ERROR(tensor_group_->status());
+  RETURN_IF_ERROR(data_group_->status());
   return device_status;
 }
 

@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/device.h"
 #include "parallel/communicator.h"
+#include "parallel/expert_exchange.h"
 #include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 #include "runtime/step_plan.h"
@@ -33,6 +35,8 @@ struct WorkerOptions {
   int64_t max_batch_tokens = 512;
   int64_t max_running = 256;  // of this rank's data-parallel group, as max_batch_tokens is
   int64_t max_model_len = 0;
+  // How rows reach the ranks of their experts; nullopt: all-to-all between data-parallel groups.
+  std::optional<ExpertExchangeKind> expert_exchange;
 };
 
 // Loading: bytes of this rank's slice done so far, and in all.
@@ -48,8 +52,8 @@ class Worker {
   ~Worker();
 
   // A new group: drops all sequences and KV contents; the first plan is step 1 of `epoch`.
-  // `data_group`, the ranks of equal index in their tensor groups, is needed where those exchange
-  // rows for experts, and else null.
+  // `data_group`, the ranks of equal index in their tensor groups, is needed where data-parallel
+  // groups share experts, and may else be null.
   absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
                          std::unique_ptr<Communicator> data_group = nullptr);
   // Aborts and drops the communicators. Idempotent.

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from conftest import BINARY, Server, run_cohort, wait_until
+from conftest import BINARY, ROOT, Server, run_cohort, wait_until
 
 IDS = ("--token-ids", "300,17,42,5,99,256,411,3")
 GREEDY = (*IDS, "--max-tokens", "24", "--ignore-eos")
@@ -82,3 +82,19 @@ def test_a_killed_rank_of_either_group_is_replaced_and_the_others_keep_theirs(sl
 def test_groups_that_cannot_be_are_refused_in_one_line(tiny):
     done = run_cohort("serve", tiny, "--listen", "127.0.0.1:0", "--tp", "2", "--dp", "5000", check=1)
     assert "--dp 5000 is outside 1 to 2048" in done.stderr.splitlines()[-1], done.stderr
+
+
+# One data-parallel group has most of the work and the other little or none.
+@pytest.mark.parametrize("tp, dp, ep, exchange", [(1, 2, 2, "auto"), (2, 2, 4, "auto"), (2, 2, 2, "replicated")])
+def test_groups_share_their_experts(tp, dp, ep, exchange):
+    checkpoint = ROOT / "tests/golden/ten-experts-step-two"
+    requests = [("--token-ids", ",".join(str(3 + i * 5 + j) for j in range(2 + i)), "--max-tokens", "8", "--ignore-eos")
+                for i in range(5)]
+    with Server(checkpoint, "--threads", "1") as server:
+        expected, scores = [server.tokens(*request) for request in requests], server.score("--token-ids", "5,9,17,2")
+    with Server(checkpoint, "--tp", tp, "--dp", dp, "--ep", ep, "--threads", "1",
+                "--expert-exchange", exchange) as server:
+        assert server.tokens(*requests[4]) == expected[4], "alone: the other group is idle"
+        assert tokens_of_all(server, requests) == expected
+        assert server.score("--token-ids", "5,9,17,2")[1:] == pytest.approx(scores[1:], abs=1e-4)
+        assert all(group["prompt_tokens"] > 0 for group in server.status()["groups"])

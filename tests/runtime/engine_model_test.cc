@@ -6,7 +6,9 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <tuple>
 
+#include "absl/strings/str_replace.h"
 #include "runtime/engine.h"
 #include "tests/runtime/in_process_group.h"
 #include "tests/runtime/recording_sink.h"
@@ -34,10 +36,22 @@ constexpr char kTinyConfig[] = R"({
   "eos_token_id": 7
 })";
 
+// The same with five experts in the second layer.
+std::string ExpertsConfig() {
+  return absl::StrReplaceAll(kTinyConfig,
+                             {{"Qwen2ForCausalLM", "Qwen2MoeForCausalLM"},
+                              {R"("qwen2")", R"("qwen2_moe")"},
+                              {R"("vocab_size")", R"("num_experts": 5, "num_experts_per_tok": 2,
+                     "moe_intermediate_size": 12, "shared_expert_intermediate_size": 20,
+                     "decoder_sparse_step": 2, "norm_topk_prob": true, "vocab_size")"}});
+}
+
 struct GroupShape {
   DType dtype = DType::kF32;
   int tp = 1;
   int dp = 1;
+  int ep = 1;
+  bool experts = false;
   int64_t max_batch_tokens = 64;
   int64_t max_running = 8;
   int64_t kv_blocks = 80;
@@ -52,13 +66,14 @@ struct Outcome {
 };
 
 std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
-  auto config = ParseModelConfig(kTinyConfig, "config.json", shape.overrides);
+  auto config = ParseModelConfig(shape.experts ? ExpertsConfig() : kTinyConfig, "config.json",
+                                 shape.overrides);
   EXPECT_TRUE(config.ok()) << config.status();
   WorkerOptions options;
   options.dummy_weights = true;
   options.token_ids = config->vocabulary;
   options.dtype = shape.dtype;
-  options.parallelism = {.tp = shape.tp, .dp = shape.dp};
+  options.parallelism = {.tp = shape.tp, .dp = shape.dp, .ep = shape.ep};
   options.kv_blocks = shape.kv_blocks;
   options.block_size = 4;
   options.max_batch_tokens = shape.max_batch_tokens;
@@ -207,6 +222,29 @@ TEST(EngineModel, DataParallelGroupsGiveWhatOneGroupGives) {
     ASSERT_FALSE(one.empty());
     ExpectSame(one, RunOn({.tp = tp, .dp = 2}, /*together=*/true), 0);
     ExpectSame(one, RunOn({.tp = tp, .dp = 3, .max_batch_tokens = 5, .max_running = 2}, true), 0);
+  }
+}
+
+// A row of a sparse layer passes a sum over the hidden size and one over the columns of its three
+// FFNs; the rest is as above.
+TEST(EngineModel, GroupsThatShareExpertsGiveWhatOneRankGives) {
+  const double rounding = 2 * (2 * (48 + 80) + 48) * std::numeric_limits<float>::epsilon();
+  const std::vector<Outcome> one = RunOn({.experts = true}, /*together=*/true);
+  ASSERT_FALSE(one.empty());
+  for (const auto& [tp, dp, ep] : {std::tuple(1, 2, 2), {2, 2, 4}, {2, 2, 2}, {1, 3, 1}}) {
+    SCOPED_TRACE(absl::StrCat("tp ", tp, " dp ", dp, " ep ", ep));
+    const std::vector<Outcome> shared =
+        RunOn({.tp = tp, .dp = dp, .ep = ep, .experts = true}, /*together=*/true);
+    ExpectSame(one, shared, rounding);
+    ExpectSame(shared,
+               RunOn({.tp = tp,
+                      .dp = dp,
+                      .ep = ep,
+                      .experts = true,
+                      .max_batch_tokens = 5,
+                      .max_running = 3},
+                     true),
+               0);
   }
 }
 

@@ -12,6 +12,7 @@ namespace cohort {
 namespace {
 
 constexpr int64_t kRows = 7;
+constexpr FeedForwardOptions kOptions = {.act = DType::kF32, .max_tokens = kRows};
 
 // Layers 0 and 2 dense, 1 and 3 sparse.
 ModelConfig ExpertsConfig() {
@@ -54,10 +55,11 @@ class FeedForwardTest : public testing::Test {
     const auto source = MakeDummySource();
     const auto weights = LoadWeights(config_, *plan, *source, DType::kF32, *device_, nullptr);
     CHECK_OK(weights.status());
-    const auto ffn = FeedForward::Create(config_, *plan, kRows, DType::kF32, *device_);
+    const auto ffn = FeedForward::Create(config_, *plan, kOptions, *device_);
     CHECK_OK(ffn.status());
     const Tensor partial = Make({rows, config_.hidden});
-    ffn->Run(weights->layers[layer], normed_.view().Rows(0, rows), partial.view());
+    ffn->Run(weights->layers[layer], normed_.view().Rows(0, rows), partial.view(),
+             *MakeSelfCommunicator());
     const absl::Span<float> values = Values(partial);
     return {values.begin(), values.end()};
   }
@@ -110,10 +112,10 @@ TEST_F(FeedForwardTest, ARankWithoutExpertsAddsItsShareOfTheSharedOneAndCountsAl
   const auto source = MakeDummySource();
   const auto weights = LoadWeights(config, *plan, *source, DType::kF32, *device_, nullptr);
   ASSERT_TRUE(weights.ok()) << weights.status();
-  const auto ffn = FeedForward::Create(config, *plan, kRows, DType::kF32, *device_);
+  const auto ffn = FeedForward::Create(config, *plan, kOptions, *device_);
   ASSERT_TRUE(ffn.ok()) << ffn.status();
   const Tensor partial = Make({kRows, config.hidden});
-  ffn->Run(weights->layers[1], normed_.view(), partial.view());
+  ffn->Run(weights->layers[1], normed_.view(), partial.view(), *MakeSelfCommunicator());
   EXPECT_GT(std::abs(Values(partial)[0]), 0);
   ASSERT_EQ(ffn->expert_hits().shape, (Shape{2, 2}));
   const int32_t* const hits = ffn->expert_hits().As<int32_t>();
@@ -126,12 +128,12 @@ TEST_F(FeedForwardTest, WorkspaceBytesAreThoseOfItsTensors) {
   // gate and up twice that; six logits, three ids with weights, one row of results. And the counts.
   const auto plan = ShardPlan::Make(config_.Dims(DType::kBF16), {}, 0);
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_EQ(FeedForward::WorkspaceBytes(config_, *plan, 10, DType::kBF16),
+  EXPECT_EQ(FeedForward::WorkspaceBytes(config_, *plan, {.max_tokens = 10}),
             10 * (2 * 3 * 36 + 2 * 6 + 8 * 3 + 4 * 24) + 4 * 2 * 5);
   ModelConfig dense = TinyConfig({});
   const auto dense_plan = ShardPlan::Make(dense.Dims(DType::kBF16), {}, 0);
   ASSERT_TRUE(dense_plan.ok()) << dense_plan.status();
-  EXPECT_EQ(FeedForward::WorkspaceBytes(dense, *dense_plan, 10, DType::kBF16), 10 * 2 * 3 * 10);
+  EXPECT_EQ(FeedForward::WorkspaceBytes(dense, *dense_plan, {.max_tokens = 10}), 10 * 2 * 3 * 10);
 }
 
 }  // namespace

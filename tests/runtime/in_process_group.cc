@@ -12,9 +12,13 @@ namespace cohort {
 // the link.
 class InProcessGroup::Rank : public RankBody {
  public:
-  Rank(InProcessGroup* group, Worker* worker, uint64_t epoch,
-       std::unique_ptr<Communicator> communicator)
-      : group_(group), worker_(worker), epoch_(epoch), communicator_(std::move(communicator)) {}
+  Rank(InProcessGroup* group, Worker* worker, uint64_t epoch, std::unique_ptr<Communicator> tensor,
+       std::unique_ptr<Communicator> data)
+      : group_(group),
+        worker_(worker),
+        epoch_(epoch),
+        tensor_(std::move(tensor)),
+        data_(std::move(data)) {}
 
   ~Rank() override {
     worker_->LeaveEpoch();
@@ -24,8 +28,8 @@ class InProcessGroup::Rank : public RankBody {
   }
 
   absl::StatusOr<StepResult> Run(const StepPlan& plan) override {
-    if (communicator_ != nullptr) {
-      RETURN_IF_ERROR(worker_->JoinEpoch(epoch_, std::move(communicator_)));
+    if (tensor_ != nullptr) {
+      RETURN_IF_ERROR(worker_->JoinEpoch(epoch_, std::move(tensor_), std::move(data_)));
     }
     return worker_->Run(plan);
   }
@@ -36,7 +40,7 @@ class InProcessGroup::Rank : public RankBody {
   InProcessGroup* group_;
   Worker* worker_;
   uint64_t epoch_;
-  std::unique_ptr<Communicator> communicator_;  // until joined
+  std::unique_ptr<Communicator> tensor_, data_;  // until joined
 };
 
 absl::StatusOr<std::unique_ptr<InProcessGroup>> InProcessGroup::Create(const ModelConfig& config,
@@ -59,17 +63,22 @@ std::unique_ptr<Executor> InProcessGroup::Join(uint64_t epoch, absl::Duration st
     left_.wait(lock, [this] { return joined_ == 0; });
     joined_ = static_cast<int>(workers_.size());
   }
-  std::vector<std::unique_ptr<Communicator>> communicators;
-  for (int group = 0; group < options_.parallelism.dp; ++group) {
-    for (auto& communicator : MakeThreadCommunicators(options_.parallelism.tp, step_timeout)) {
-      communicators.push_back(std::move(communicator));
-    }
+  const Parallelism& parallelism = options_.parallelism;
+  std::vector<std::vector<std::unique_ptr<Communicator>>> tensor, data;  // [group][rank in it]
+  for (int group = 0; group < parallelism.dp; ++group) {
+    tensor.push_back(MakeThreadCommunicators(parallelism.tp, step_timeout));
   }
+  for (int group = 0; group < parallelism.tp; ++group) {
+    data.push_back(MakeThreadCommunicators(parallelism.dp, step_timeout));
+  }
+  const size_t tp = static_cast<size_t>(parallelism.tp);
   std::vector<std::unique_ptr<StepLink>> links;
   for (size_t rank = 0; rank < workers_.size(); ++rank) {
-    links.push_back(MakeThreadStepLink(
-        absl::StrCat("rank ", rank),
-        std::make_unique<Rank>(this, workers_[rank].get(), epoch, std::move(communicators[rank]))));
+    links.push_back(
+        MakeThreadStepLink(absl::StrCat("rank ", rank),
+                           std::make_unique<Rank>(this, workers_[rank].get(), epoch,
+                                                  std::move(tensor[rank / tp][rank % tp]),
+                                                  std::move(data[rank % tp][rank / tp]))));
   }
   return std::make_unique<Executor>(epoch, std::move(links), step_timeout, options_.parallelism.dp);
 }

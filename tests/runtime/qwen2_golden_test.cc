@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -68,14 +69,15 @@ Golden ReadGolden(StringView name) {
   return golden;
 }
 
-std::unique_ptr<WorkerRanks> MakeRanks(StringView name, const Parallelism& parallelism,
-                                       DType dtype) {
+std::unique_ptr<WorkerRanks> MakeRanks(StringView name, const Parallelism& parallelism, DType dtype,
+                                       std::optional<ExpertExchangeKind> exchange = {}) {
   const auto config = LoadModelConfig(GoldenFolder(name));
   CHECK_OK(config.status());
   WorkerOptions options;
   options.model_dir = GoldenFolder(name);
   options.dtype = dtype;
   options.parallelism = parallelism;
+  options.expert_exchange = exchange;
   options.max_model_len = std::min<int64_t>(96, config->max_positions);
   options.block_size = kBlockSize;
   options.kv_blocks = 96 / kBlockSize;
@@ -110,7 +112,7 @@ std::vector<Parallelism> Layouts(StringView name) {
 }
 
 std::string LayoutName(const Parallelism& layout) {
-  return absl::StrCat("tp ", layout.tp, ", ep ", layout.ep);
+  return absl::StrCat("tp ", layout.tp, ", dp ", layout.dp, ", ep ", layout.ep);
 }
 
 double MeanError(const std::vector<float>& values, const std::vector<float>& expected) {
@@ -123,17 +125,30 @@ double MeanError(const std::vector<float>& values, const std::vector<float>& exp
 
 class Qwen2GoldenTest : public testing::TestWithParam<const char*> {};
 
+void ExpectScores(const GoldenPrompt& prompt, WorkerRanks& ranks) {
+  const std::vector<float> logprobs = ranks.Score(prompt.ids, kWhole);
+  ASSERT_EQ(logprobs.size(), prompt.logprobs.size());
+  for (size_t i = 0; i < logprobs.size(); ++i) {
+    EXPECT_NEAR(logprobs[i], prompt.logprobs[i], BoundAt(i)) << "position " << i;
+  }
+}
+
+void ExpectGreedy(const GoldenPrompt& prompt, WorkerRanks& ranks) {
+  const std::vector<int32_t> ids =
+      ranks.Generate(prompt.ids, static_cast<int64_t>(prompt.greedy_ids.size()), kWhole, {});
+  ASSERT_EQ(ids.size(), prompt.greedy_ids.size());
+  for (size_t i = 0; i < ids.size() && prompt.greedy_margins[i] > 1e-3; ++i) {
+    ASSERT_EQ(ids[i], prompt.greedy_ids[i]) << "token " << i;
+  }
+}
+
 TEST_P(Qwen2GoldenTest, ScoresInFp32AsTheReferenceAtEveryDegree) {
   const Golden golden = ReadGolden(GetParam());
   for (const Parallelism& layout : Layouts(GetParam())) {
     SCOPED_TRACE(LayoutName(layout));
     const auto ranks = MakeRanks(GetParam(), layout, DType::kF32);
     for (const GoldenPrompt& prompt : golden.prompts) {
-      const std::vector<float> logprobs = ranks->Score(prompt.ids, kWhole);
-      ASSERT_EQ(logprobs.size(), prompt.logprobs.size());
-      for (size_t i = 0; i < logprobs.size(); ++i) {
-        EXPECT_NEAR(logprobs[i], prompt.logprobs[i], BoundAt(i)) << "position " << i;
-      }
+      ExpectScores(prompt, *ranks);
     }
   }
 }
@@ -157,11 +172,31 @@ TEST_P(Qwen2GoldenTest, ChoosesGreedilyWhatTheReferenceChoosesAtEveryDegree) {
     SCOPED_TRACE(LayoutName(layout));
     const auto ranks = MakeRanks(GetParam(), layout, DType::kF32);
     for (const GoldenPrompt& prompt : golden.prompts) {
-      const std::vector<int32_t> ids =
-          ranks->Generate(prompt.ids, static_cast<int64_t>(prompt.greedy_ids.size()), kWhole, {});
-      ASSERT_EQ(ids.size(), prompt.greedy_ids.size());
-      for (size_t i = 0; i < ids.size() && prompt.greedy_margins[i] > 1e-3; ++i) {
-        ASSERT_EQ(ids[i], prompt.greedy_ids[i]) << "token " << i;
+      ExpectGreedy(prompt, *ranks);
+    }
+  }
+}
+
+// Experts that two data-parallel groups share, one of which has no rows; with both exchanges. And
+// groups of a dense model, which share nothing.
+TEST_P(Qwen2GoldenTest, DataParallelGroupsGiveTheReferencesAnswers) {
+  const Golden golden = ReadGolden(GetParam());
+  const bool sparse = LoadModelConfig(GoldenFolder(GetParam()))->experts > 0;
+  const std::vector<Parallelism> layouts =
+      sparse ? std::vector<Parallelism>{{.tp = 1, .dp = 2, .ep = 2},
+                                        {.tp = 2, .dp = 2, .ep = 4},
+                                        {.tp = 2, .dp = 2, .ep = 2},
+                                        {.tp = 2, .dp = 2, .ep = 1},
+                                        {.tp = 1, .dp = 3, .ep = 3}}
+             : std::vector<Parallelism>{{.tp = 2, .dp = 2}};
+  for (const Parallelism& layout : layouts) {
+    for (const auto exchange : {ExpertExchangeKind::kAllToAll, ExpertExchangeKind::kReplicated}) {
+      SCOPED_TRACE(absl::StrCat(LayoutName(layout), ", exchange ", static_cast<int>(exchange)));
+      const auto ranks = MakeRanks(GetParam(), layout, DType::kF32, exchange);
+      for (const GoldenPrompt& prompt : golden.prompts) {
+        ranks->UseGroup(prompt.ids.size() % 2 == 0 ? 0 : layout.dp - 1);
+        ExpectScores(prompt, *ranks);
+        ExpectGreedy(prompt, *ranks);
       }
     }
   }

@@ -13,7 +13,7 @@ namespace cohort {
 absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(const ModelConfig& config,
                                                                  WorkerOptions options) {
   auto ranks = std::unique_ptr<WorkerRanks>(new WorkerRanks(options));
-  for (int rank = 0; rank < options.parallelism.tp; ++rank) {
+  for (int rank = 0; rank < options.parallelism.world(); ++rank) {
     options.rank = rank;
     ASSIGN_OR_RETURN(auto device, Device::Create(DeviceOptions{}));
     ASSIGN_OR_RETURN(auto worker, Worker::Create(config, options, std::move(device), nullptr));
@@ -24,9 +24,18 @@ absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(const ModelConf
 }
 
 absl::Status WorkerRanks::Join(uint64_t epoch, absl::Duration timeout) {
-  auto communicators = MakeThreadCommunicators(options_.parallelism.tp, timeout);
+  const Parallelism& parallelism = options_.parallelism;
+  std::vector<std::vector<std::unique_ptr<Communicator>>> tensor, data;  // [group][rank in it]
+  for (int group = 0; group < parallelism.dp; ++group) {
+    tensor.push_back(MakeThreadCommunicators(parallelism.tp, timeout));
+  }
+  for (int group = 0; group < parallelism.tp; ++group) {
+    data.push_back(MakeThreadCommunicators(parallelism.dp, timeout));
+  }
+  const size_t tp = static_cast<size_t>(parallelism.tp);
   for (size_t rank = 0; rank < workers_.size(); ++rank) {
-    RETURN_IF_ERROR(workers_[rank]->JoinEpoch(epoch, std::move(communicators[rank])));
+    RETURN_IF_ERROR(workers_[rank]->JoinEpoch(epoch, std::move(tensor[rank / tp][rank % tp]),
+                                              std::move(data[rank % tp][rank / tp])));
   }
   epoch_ = epoch;
   last_step_ = 0;
@@ -42,12 +51,14 @@ absl::StatusOr<StepResult> WorkerRanks::Run(const StepPlan& plan) {
   for (std::thread& thread : threads) {
     thread.join();
   }
-  for (const auto& result : results) {
-    RETURN_IF_ERROR(result->status());
-    EXPECT_EQ((*result)->digest, (*results[0])->digest) << "step " << plan.step;
-    EXPECT_TRUE(result == results[0] || (*result)->sequences.empty());
+  const size_t tp = static_cast<size_t>(options_.parallelism.tp);
+  for (size_t rank = 0; rank < results.size(); ++rank) {
+    RETURN_IF_ERROR(results[rank]->status());
+    const StepResult& result = **results[rank];
+    EXPECT_EQ(result.digest, (*results[rank / tp * tp])->digest) << "step " << plan.step;
+    EXPECT_TRUE(rank % tp == 0 || result.sequences.empty());
   }
-  return *std::move(results[0]);
+  return *std::move(results[static_cast<size_t>(group_) * tp]);
 }
 
 StepPlan WorkerRanks::NextPlan(int64_t first_position, int64_t rows, const AdmitSequence& admit) {
@@ -55,8 +66,10 @@ StepPlan WorkerRanks::NextPlan(int64_t first_position, int64_t rows, const Admit
   plan.epoch = epoch_;
   plan.step = ++last_step_;
   plan.rows.emplace_back();
+  plan.rows[0].slot = slot();
   if (first_position == 0) {
     plan.admits.push_back(admit);
+    plan.admits[0].slot = slot();
     blocks_used_ = 0;
   }
   plan.rows[0].first_position = static_cast<uint64_t>(first_position);
@@ -102,7 +115,6 @@ std::vector<int32_t> WorkerRanks::Generate(const std::vector<int32_t>& prompt, i
 std::vector<SequenceResult> WorkerRanks::Results(const std::vector<int32_t>& prompt, int64_t count,
                                                  int64_t chunk, AdmitSequence admit) {
   const int64_t length = static_cast<int64_t>(prompt.size());
-  admit.slot = 0;
   admit.prompt_tokens = prompt.size();
   std::vector<SequenceResult> results;
   for (int64_t begin = 0; static_cast<int64_t>(results.size()) < count;) {

@@ -12,13 +12,16 @@ namespace cohort {
 
 class WorkerRanks {
  public:
-  // options.parallelism.tp workers with one CPU thread each; options.rank is set per worker.
+  // options.parallelism.world() workers with one CPU thread each; options.rank is set per worker.
   static absl::StatusOr<std::unique_ptr<WorkerRanks>> Create(const ModelConfig& config,
                                                              WorkerOptions options);
 
   absl::Status Join(uint64_t epoch, absl::Duration timeout = absl::Seconds(60));
-  // On every rank at once. Expects equal digests, and sequences from rank 0 only; the first error
-  // in rank order, else rank 0's result.
+  // Which data-parallel group computes the plans made below; the others have no rows. At first 0.
+  void UseGroup(int group) { group_ = group; }
+  // On every rank at once. Expects equal digests inside a data-parallel group, and sequences from
+  // its first rank only; the first error in rank order, else the result of the first rank of the
+  // group in use.
   absl::StatusOr<StepResult> Run(const StepPlan& plan);
   Worker& worker(int rank) { return *workers_[static_cast<size_t>(rank)]; }
 
@@ -34,10 +37,14 @@ class WorkerRanks {
 
  private:
   explicit WorkerRanks(const WorkerOptions& options) : options_(options) {}
-  // A plan for slot 0 that follows the last one; it begins with `admit` at position 0.
+  // A plan for the first slot of the group in use that follows the last one; it begins with `admit`
+  // at position 0.
   StepPlan NextPlan(int64_t first_position, int64_t rows, const AdmitSequence& admit);
 
+  uint32_t slot() const { return static_cast<uint32_t>(group_ * options_.max_running); }
+
   WorkerOptions options_;
+  int group_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;
   uint64_t epoch_ = 0;
   uint64_t last_step_ = 0;
