@@ -50,10 +50,12 @@ std::string BytesText(int64_t bytes) {
 }
 
 std::string CountText(int64_t count) {
-  std::string text = absl::StrCat(count);
-  for (int64_t place = static_cast<int64_t>(text.size()) - 3; place > (count < 0 ? 1 : 0);
-       place -= 3) {
-    text.insert(static_cast<size_t>(place), ",");
+  const std::string digits = absl::StrCat(count);
+  const size_t sign = count < 0 ? 1 : 0;
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > sign && (digits.size() - i) % 3 == 0) text.push_back(',');
+    text.push_back(digits[i]);
   }
   return text;
 }
