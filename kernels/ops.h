@@ -41,11 +41,11 @@ struct RopeTable {
 struct BatchView {
   int64_t tokens = 0;  // rows of this step
   int64_t sequences = 0;
-  TensorView positions;          // [tokens] int32, absolute positions
-  TensorView sequence_of_token;  // [tokens] int32, index into block_table's rows
-  TensorView block_table;        // [sequences, max blocks] int32, ids of KV blocks in order
-  TensorView rope_rows;          // [tokens] int32, the row of the rope table that rotates a token
-  TensorView logit_factors;      // [tokens] fp32, positive; only DualChunkAttention reads them
+  TensorView positions;           // [tokens] int32, absolute positions
+  TensorView sequence_of_token;   // [tokens] int32, index into block_table's rows
+  TensorView block_table;         // [sequences, max blocks] int32, ids of KV blocks in order
+  TensorView rope_rows = {};      // [tokens] int32, the row of the rope table that rotates a token
+  TensorView logit_factors = {};  // [tokens] fp32, positive; only DualChunkAttention reads them
 };
 
 // The paged key-value memory of one layer on this rank. Position p of a sequence is slot

@@ -42,6 +42,14 @@ absl::Status PromptTooLong(StringView field, StringView description, FieldViolat
   return alone ? WithReason(std::move(status), kPromptTooLong) : status;
 }
 
+// What max_tokens is where the request leaves it out. With --yarn auto a prompt that fits the
+// original length keeps to it, and so goes without YaRN, unless more is the least wanted.
+int64_t DefaultMaxTokens(const v1::Stopping& stopping, int64_t prompt_tokens, int64_t left,
+                         const ServingContext& context) {
+  const int64_t plain = std::min(context.config.plain_rope_positions() - prompt_tokens, left);
+  return plain >= std::max<int64_t>(1, stopping.min_tokens()) ? plain : left;
+}
+
 }  // namespace
 
 absl::StatusOr<Generation> ValidateGenerate(const v1::GenerateRequest& request,
@@ -59,7 +67,9 @@ absl::StatusOr<Generation> ValidateGenerate(const v1::GenerateRequest& request,
   ASSIGN_OR_RETURN(checked.request.prompt, ResolvePrompt(prompt, context, of_prompt));
   const int64_t tokens = static_cast<int64_t>(checked.request.prompt.size());
   const int64_t left = context.max_model_len - tokens;
-  RETURN_IF_ERROR(CheckStopping(request.stopping(), left, context, checked, violations));
+  RETURN_IF_ERROR(CheckStopping(request.stopping(),
+                                DefaultMaxTokens(request.stopping(), tokens, left, context),
+                                context, checked, violations));
   CheckSomethingIsAllowed(context, checked, violations);
   if (!of_prompt.empty()) {
     violations.Append(of_prompt);

@@ -57,7 +57,8 @@ void AddLongContextFlags(CLI::App& app, ServeOptions& options) {
       },
       "WORD",
       "auto: requests whose prompt and max_tokens fit the original length go without YaRN, so that "
-      "short texts lose nothing by it; always: all have it (default: always)");
+      "short texts lose nothing by it (max_tokens is then what is left of that length, where a "
+      "request leaves it out); always: all have YaRN (default: always)");
   AddFlag(app, "--dual-chunk", Into(options.overrides.dual_chunk, ParseDualChunks),
           "CHUNK:LOCAL[:ORIGINAL]",
           "Dual chunk attention, in place of the checkpoint's dual_chunk_attention_config: no "

@@ -84,7 +84,7 @@ absl::Status WorkerSlots::CheckRows(const SequenceRows& rows) const {
   }
   const int64_t positions = slot.plain_rope ? limits_.plain_positions : limits_.positions;
   if (count > positions - slot.length) {
-    return error("goes beyond the ", limits_.positions, " positions of a sequence");
+    return error("goes beyond the ", positions, " positions of a sequence");
   }
   const int64_t blocks = static_cast<int64_t>(slot.blocks.size() + rows.appended_blocks.size());
   if (blocks > limits_.blocks_per_sequence() || slot.length + count > blocks * limits_.block_size) {

@@ -230,8 +230,7 @@ void CpuOps::Attend(const TensorView& queries, absl::Span<const int32_t> kv_head
                 .blocks = run.blocks,
                 .block_size = kv.block_size(),
                 .head_dim = kv.head_dim(),
-                .scale = scale,
-                .parts = {}};
+                .scale = scale};
             SetParts(chunks, batch, run.token, operands);
             attend(operands);
           }

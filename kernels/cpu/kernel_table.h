@@ -54,7 +54,7 @@ struct AttentionOperands {
   int64_t block_size = 0;
   int64_t head_dim = 0;  // even, at most kMaxHeadDim
   float scale = 0;
-  AttentionPart parts[3];  // up to the last token's position
+  AttentionPart parts[3] = {};  // up to the last token's position
   int64_t part_count = 0;
   const float* cosine = nullptr;  // [rows, head_dim / 2]; null: the queries are rotated already
   const float* sine = nullptr;

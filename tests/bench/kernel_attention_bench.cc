@@ -17,6 +17,7 @@
 #include "kernels/bfloat16.h"
 #include "kernels/check.h"
 #include "kernels/device.h"
+#include "kernels/ops.h"
 #include "tests/bench/kernel_bandwidth.h"
 
 namespace cohort {

@@ -43,6 +43,30 @@ TEST_F(GenerationValidation, DefaultsAreGreedyUntilTheLengthWithTheDrawnSeed) {
   EXPECT_FALSE(request->score);
 }
 
+TEST_F(GenerationValidation, WithYarnAutoTheDefaultKeepsToTheLengthWithoutYarn) {
+  context_.config.yarn = YarnScaling{.factor = 4, .original_positions = 8};
+  context_.config.yarn_auto = true;
+  const auto max_tokens = [&] {
+    const absl::StatusOr<Generation> checked = ValidateGenerate(request_, context_, 5);
+    EXPECT_TRUE(checked.ok()) << checked.status();
+    return checked.ok() ? checked->request.stopping.max_tokens : -1;
+  };
+  EXPECT_EQ(max_tokens(), 7);
+  request_.mutable_stopping()->set_min_tokens(9);
+  EXPECT_EQ(max_tokens(), 31) << "more is wanted than there is room for";
+  request_.mutable_stopping()->set_max_tokens(20);
+  EXPECT_EQ(max_tokens(), 20);
+  request_.clear_stopping();
+  for (uint32_t id = 0; id < 7; ++id) {
+    request_.mutable_token_ids()->add_ids(id);
+  }
+  EXPECT_EQ(max_tokens(), 24) << "the prompt fills the original length";
+  context_.config.yarn_auto = false;
+  request_.mutable_token_ids()->clear_ids();
+  request_.mutable_token_ids()->add_ids(7);
+  EXPECT_EQ(max_tokens(), 31);
+}
+
 TEST_F(GenerationValidation, GivenValuesAreKept) {
   request_.mutable_sampling()->set_temperature(0.5);
   request_.mutable_sampling()->set_top_p(1);
