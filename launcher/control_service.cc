@@ -66,6 +66,7 @@ void FillEngineLoad(const EngineLoad& load, v1::Load& message) {
   message.set_preemptions(load.preemptions);
   message.set_prefix_queried_tokens(load.prefix_queried_tokens);
   message.set_prefix_hit_tokens(load.prefix_hit_tokens);
+  message.mutable_expert_hits()->Assign(load.expert_hits.begin(), load.expert_hits.end());
   // The groups have equally many consecutive ranks.
   const size_t group_ranks = static_cast<size_t>(message.ranks_size()) / load.groups.size();
   for (size_t group = 0; group < load.groups.size(); ++group) {

@@ -1,6 +1,8 @@
 #include "launcher/status_command.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -99,6 +101,17 @@ void PrintRank(const v1::RankInfo& rank) {
   if (rank.has_planned() && rank.planned().weight_bytes() > 0) PrintMemory(rank);
 }
 
+void PrintExperts(const v1::Load& load) {
+  const auto& hits = load.expert_hits();
+  if (hits.empty()) return;
+  const double mean = std::accumulate(hits.begin(), hits.end(), 0.0) / hits.size();
+  const auto busiest = std::max_element(hits.begin(), hits.end());
+  absl::PrintF("experts    %d, the busiest %d with %.2f times the mean of %.0f rows, %d unused\n",
+               hits.size(), busiest - hits.begin(),
+               mean > 0 ? static_cast<double>(*busiest) / mean : 1.0, mean,
+               std::count(hits.begin(), hits.end(), 0u));
+}
+
 void PrintTable(const v1::Load& load) {
   absl::PrintF("state      %s\n", load.state());
   absl::PrintF("epoch      %d\n", load.epoch());
@@ -113,6 +126,7 @@ void PrintTable(const v1::Load& load) {
                load.last_step_milliseconds());
   absl::PrintF("tokens     %d of prompts, %d generated\n", load.prompt_tokens(),
                load.generated_tokens());
+  PrintExperts(load);
   if (load.state() != "serving") absl::PrintF("awaited    %s\n", load.awaited());
   for (int group = 0; load.groups_size() > 1 && group < load.groups_size(); ++group) {
     PrintGroup(group, load.groups(group));
@@ -150,6 +164,7 @@ nlohmann::ordered_json ToJson(const v1::Load& load) {
           {"preemptions", load.preemptions()},
           {"prefix_queried_tokens", load.prefix_queried_tokens()},
           {"prefix_hit_tokens", load.prefix_hit_tokens()},
+          {"expert_hits", load.expert_hits()},
           {"groups", groups}};
 }
 

@@ -393,6 +393,10 @@ void Engine::State::CommitResult(StepResult result) {
   const absl::Time now = absl::Now();
   const PlanTimes times = plan_times_.front();
   plan_times_.pop_front();
+  counters_.expert_hits.resize(std::max(counters_.expert_hits.size(), result.expert_hits.size()));
+  for (size_t expert = 0; expert < result.expert_hits.size(); ++expert) {
+    counters_.expert_hits[expert] += static_cast<uint64_t>(result.expert_hits[expert]);
+  }
   for (RequestUpdate& update : scheduler_.Commit(std::move(result))) {
     Post(std::move(update), times.planned, now);
   }

@@ -34,6 +34,8 @@ struct EngineLoad {
   uint64_t prefix_queried_tokens = 0;  // of prompts that were looked up in the prefix cache
   uint64_t prefix_hit_tokens = 0;      // of these, tokens that were found there
   double last_step_milliseconds = 0;
+  // Rows that chose each expert so far, of all layers together; empty without experts.
+  std::vector<uint64_t> expert_hits;
   std::vector<SchedulerLoad> groups;  // data-parallel ones, which the above are the sums of
 };
 

@@ -62,6 +62,8 @@ class Qwen2 {
   // kMaxWholeRows. [n, vocabulary] fp32, equal on every rank, valid until the next call.
   TensorView GatherLogits(TensorView local, Communicator& tp);
 
+  // Of the steps so far; FeedForward::expert_hits().
+  const TensorView& expert_hits() const { return feed_forward_.expert_hits(); }
   int64_t weight_bytes() const { return weights_.bytes(); }
 
  private:

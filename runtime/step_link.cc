@@ -1,6 +1,7 @@
 #include "runtime/step_link.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <utility>
 
@@ -103,6 +104,14 @@ absl::StatusOr<StepResult> Executor::Join(std::vector<StepResult> results,
     std::vector<SequenceResult>& sequences = results[first].sequences;
     whole.sequences.insert(whole.sequences.end(), std::make_move_iterator(sequences.begin()),
                            std::make_move_iterator(sequences.end()));
+    const std::vector<int32_t>& hits = results[first].expert_hits;
+    if (hits.size() != whole.expert_hits.size()) {
+      return absl::InternalError(absl::StrCat(links_[first]->name(), " counted ", hits.size(),
+                                              " experts, ", links_.front()->name(), " ",
+                                              whole.expert_hits.size()));
+    }
+    std::transform(hits.begin(), hits.end(), whole.expert_hits.begin(), whole.expert_hits.begin(),
+                   std::plus<>());
   }
   std::string names = links_.front()->name();
   for (size_t first = group_ranks_; first < links_.size(); first += group_ranks_) {

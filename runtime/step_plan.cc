@@ -315,6 +315,7 @@ std::string Encode(const StepResult& result) {
     WriteList(sequence.logprobs, writer);
     WriteList(sequence.score_top, writer);
   }
+  WriteList(result.expert_hits, writer);
   return std::move(writer).Take();
 }
 
@@ -335,6 +336,7 @@ absl::StatusOr<StepResult> DecodeStepResult(StringView bytes) {
   ReadHeader(kResultMagic, reader, result.epoch, result.step);
   result.digest = reader.U64();
   result.sequences = ReadList(kSequenceBytes, reader, ReadSequence);
+  result.expert_hits = ReadI32List(reader);
   RETURN_IF_ERROR(reader.Finish("step result"));
   return result;
 }

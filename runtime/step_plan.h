@@ -97,6 +97,8 @@ struct StepResult {
   uint64_t digest = 0;  // hash of step and sampled tokens; equal on every rank of a group
   std::vector<SequenceResult> sequences;  // those that sampled or scored, in the plan's order; only
                                           // the first rank of a group fills it
+  // Rows that chose each expert, of all layers together; as `sequences`, and empty without experts.
+  std::vector<int32_t> expert_hits = {};
   bool operator==(const StepResult&) const = default;
 };
 

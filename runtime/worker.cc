@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "runtime/expert_load.h"
 #include "runtime/kv_cache.h"
 #include "runtime/memory_ledger.h"
 #include "runtime/metered_device.h"
@@ -144,6 +145,7 @@ class Worker::State {
   WorkerOptions options_;
   Parts parts_;
   WorkerSlots slots_;
+  ExpertLoad expert_load_;
   uint64_t epoch_ = 0;
   uint64_t last_step_ = 0;
   std::mutex mutex_;  // of the pointers, against Abort() from another thread
@@ -351,6 +353,9 @@ StepResult Worker::State::Report(const StepPlan& plan) {
     if (has_result && tensor_group_->rank() == 0) {
       step.sequences.push_back(std::move(result));
     }
+  }
+  if (tensor_group_->rank() == 0) {
+    step.expert_hits = expert_load_.Take(parts_.model->expert_hits(), *parts_.device);
   }
   step.digest = digest.value();
   return step;

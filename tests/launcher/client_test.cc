@@ -44,7 +44,7 @@ TEST(StatusJson, HasTheDocumentedFieldsAndTheRanks) {
        {"state", "epoch", "running", "waiting", "kv_blocks_used", "kv_blocks_total", "block_size",
         "ranks", "steps", "requests_finished", "prompt_tokens", "generated_tokens",
         "last_step_milliseconds", "paused", "kv_blocks_cached", "preemptions",
-        "prefix_queried_tokens", "prefix_hit_tokens"}) {
+        "prefix_queried_tokens", "prefix_hit_tokens", "expert_hits"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["ranks"][0]["pid"], 42);

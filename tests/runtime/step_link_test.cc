@@ -178,6 +178,19 @@ TEST(Executor, JoinsWhatTheFirstRankOfEveryGroupAnswers) {
   EXPECT_EQ(result->sequences[1].slot, 5u);
 }
 
+TEST(Executor, AddsUpTheGroupsRowsOfEveryExpert) {
+  StepResult first = ResultOfSlot(2, 77);
+  StepResult second = ResultOfSlot(5, 78);
+  first.expert_hits = {1, 2};
+  second.expert_hits = {10, 0};
+  const auto result = ReceiveOf({Encode(first), Encode(second)}, PlanOfTwoGroups(), 2);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->expert_hits, (std::vector<int32_t>{11, 2}));
+  second.expert_hits = {10};
+  ExpectFailure(ReceiveOf({Encode(first), Encode(second)}, PlanOfTwoGroups(), 2),
+                absl::StatusCode::kInternal, {"rank 1 counted 1 experts, rank 0 2"});
+}
+
 TEST(Executor, ComparesDigestsInsideAGroup) {
   const std::string first = Encode(ResultOfSlot(2, 77));
   ExpectFailure(ReceiveOf({first, first, Encode(ResultOfSlot(5, 78)), Encode(ResultOfSlot(5, 79))},

@@ -70,7 +70,8 @@ StepResult SampleResult() {
                         {.slot = 2,
                          .logprobs = {-0.25f, 0.0f},
                          .score_top = {{.id = 4, .logprob = -0.125f}, {.id = 0, .logprob = -1}}},
-                        {.slot = 1, .tokens = {1, 2, -1}}}};
+                        {.slot = 1, .tokens = {1, 2, -1}}},
+          .expert_hits = {4, 0, 9}};
 }
 
 // A value whose bits are anything.

@@ -1,0 +1,24 @@
+// How busy the experts are: what a rank's counters have gained since it was last asked.
+#ifndef COHORT_RUNTIME_EXPERT_LOAD_H_
+#define COHORT_RUNTIME_EXPERT_LOAD_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/device.h"
+
+namespace cohort {
+
+class ExpertLoad {
+ public:
+  // counts [layers, experts] int32 on `device`, which only grow and wrap around: per expert, what
+  // all layers have gained since the last call, at most 2^31 - 1. Empty without layers.
+  std::vector<int32_t> Take(const TensorView& counts, Device& device);
+
+ private:
+  std::vector<uint32_t> taken_;  // per expert, sums over the layers so far; they wrap around too
+};
+
+}  // namespace cohort
+
+#endif  // COHORT_RUNTIME_EXPERT_LOAD_H_
