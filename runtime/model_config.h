@@ -65,9 +65,10 @@ struct YarnOverride {
 
 // What goes before the keys of config.json.
 struct ModelOverrides {
-  std::optional<YarnOverride> yarn;  // in place of rope_scaling
+  std::optional<YarnOverride> yarn = std::nullopt;  // in place of rope_scaling
   bool yarn_auto = false;
-  std::optional<DualChunkConfig> dual_chunk;  // in place of dual_chunk_attention_config
+  std::optional<DualChunkConfig> dual_chunk =
+      std::nullopt;  // in place of dual_chunk_attention_config
 };
 
 // Parses config.json. INVALID_ARGUMENT names the key and its value: a missing or misshapen required
