@@ -159,7 +159,7 @@ TEST(DualChunks, AreReadFromTheFileOrTheOverride) {
 
 TEST(DualChunks, NameWhatTheyCannotUse) {
   const auto with = [](StringView members) {
-    return Fault(absl::StrCat("" dual_chunk_attention_config ": {", members, "}"));
+    return Fault(absl::StrCat(R"("dual_chunk_attention_config": {)", members, "}"));
   };
   EXPECT_THAT(with(R"("chunk_size": 0)"),
               HasSubstr("dual_chunk_attention_config: chunk_size is 0"));

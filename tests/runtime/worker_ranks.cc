@@ -86,7 +86,7 @@ std::vector<float> WorkerRanks::Score(const std::vector<int32_t>& ids, int64_t c
   std::vector<float> logprobs;
   for (int64_t begin = 0; begin < length; begin += chunk) {
     const int64_t end = std::min(begin + chunk, length);
-    StepPlan plan = NextPlan(begin, end - begin, {.prompt_tokens = ids.size()});
+    StepPlan plan = NextPlan(begin, end - begin, {.prompt_tokens = ids.size(), .sampling = {}});
     for (int64_t i = begin; i < end; ++i) {
       plan.rows[0].tokens.push_back({.id = ids[static_cast<size_t>(i)]});
       plan.rows[0].score_targets.push_back(i + 1 < length ? ids[static_cast<size_t>(i + 1)] : -1);
