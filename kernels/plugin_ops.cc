@@ -111,9 +111,7 @@ void PluginOps::DoRoutedFfn(TensorView, const Routing&, const ExpertWeights&, co
   CHECK(false) << "the plugin has no experts";
 }
 
-void PluginOps::DoCountIds(TensorView, TensorView) {
-  CHECK(false) << "the plugin has no experts";
-}
+void PluginOps::DoCountIds(TensorView, TensorView) { CHECK(false) << "the plugin has no experts"; }
 
 void PluginOps::DoAddGated(TensorView, TensorView, TensorView) {
   CHECK(false) << "the plugin has no experts";

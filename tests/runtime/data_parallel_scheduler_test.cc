@@ -145,7 +145,6 @@ TEST(DataParallelScheduler, ACachedPrefixIsPreferredUntilItsGroupIsBusierByMore)
   RunUntilDone(scheduler);
   EXPECT_EQ(scheduler.load().counts.prefix_hit_tokens, 8u);
   EXPECT_EQ(TokensComputed(scheduler), (std::vector<int64_t>{10, 9}));
-
 }
 
 TEST(DataParallelScheduler, AGroupIsNotPreferredForAPrefixThatTheRequestMayNotRead) {
