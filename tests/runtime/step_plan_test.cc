@@ -170,7 +170,7 @@ TEST(StepPlan, BytesAreLittleEndianAsDocumented) {
                 .sample = true,
                 .score_targets = {}}};
   const unsigned char expected[] = {
-      'C', 'P', 'L', 'N', 2, 0, 0, 0,  // magic, version
+      'C', 'P', 'L', 'N', 3, 0, 0, 0,  // magic, version
       2,   0,   0,   0,   0, 0, 0, 0,  // epoch
       2,   1,   0,   0,   0, 0, 0, 0,  // step
       0,   0,   0,   0,                // no admits
