@@ -85,6 +85,23 @@ class Conversations:
         return Example(task, ids, spans)
 
 
+def stretch(source, positions, documents, most):
+    """Positions [rows, T] with random jumps inside each document, so that it ends anywhere below `most`.
+
+    Distances far beyond the row's length are trained so at the cost of that length (PoSE, arXiv 2309.10400).
+    """
+    positions = positions.clone()
+    for row, numbers in zip(positions, documents):
+        for number in range(1, int(numbers.max()) + 1):
+            places = (numbers == number).nonzero()[:, 0].tolist()
+            room = source.randint(0, most - len(places))
+            for cut in source.choices(places, k=3):
+                jump = source.randint(0, room)
+                row[cut:places[-1] + 1] += jump
+                room -= jump
+    return positions
+
+
 def pack(conversations, rows, length, buffer):
     """Rows filled from a buffer of conversations, the longest that fits first. Returns tensors:
 

@@ -26,9 +26,16 @@ def write_json(path, value):
         file.write("\n")
 
 
-def export(work, out):
+def averaged(state, other, share):
+    """Weights between those of two states of one run: often right where either of them is."""
+    return {name: (1 - share) * tensor + share * other[name] for name, tensor in state.items()}
+
+
+def export(work, out, average=None, share=0.0):
     os.makedirs(out, exist_ok=True)
     state = torch.load(os.path.join(work, "state.pt"), weights_only=True)["model"]
+    if average:
+        state = averaged(state, torch.load(average, weights_only=True)["model"], share)
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(state.items())}
     weights = os.path.join(out, "model.safetensors")
     save_file(tensors, weights, metadata={"format": "pt"})
@@ -61,8 +68,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", default="build/pocket-training", help="where train.py keeps its state")
     parser.add_argument("--out", default="deploy/pocket")
+    parser.add_argument("--average", metavar="STATE", help="an earlier state.pt that gets --share of the average")
+    parser.add_argument("--share", type=float, default=0.3)
     options = parser.parse_args()
-    export(options.work, options.out)
+    export(options.work, options.out, options.average, options.share)
     write_hashes(options.out)
 
 

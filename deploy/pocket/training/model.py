@@ -5,6 +5,7 @@ Parameter names are those of the checkpoint, so that state_dict() is what model.
 
 import torch
 import torch.nn.functional as F
+from rope import frequencies, rotate, rotation
 from torch import nn
 
 CONFIG = {
@@ -60,12 +61,6 @@ class Norm(nn.Module):
 
     def forward(self, x):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
-
-
-def rotate(x, cos, sin):
-    """x [B, heads, T, size]; cos and sin [B, 1, T, size]."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat((-second, first), -1) * sin
 
 
 def attend(q, k, v, mask):
@@ -176,12 +171,7 @@ class Body(nn.Module):
 class Qwen2(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.model = Body(c)
-        size = c["hidden_size"] // c["num_attention_heads"]
-        inverse = c["rope_theta"] ** (-torch.arange(0, size, 2).float() / size)
-        angles = torch.arange(c["max_position_embeddings"])[:, None] * inverse
-        angles = torch.cat((angles, angles), -1)
-        self.cos, self.sin = angles.cos(), angles.sin()  # plain tensors: not part of the checkpoint
+        self.model, self.config = Body(c), c
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 deviation = 0.02 if "embed" in name else 0.5 * parameter.shape[1] ** -0.5
@@ -189,10 +179,11 @@ class Qwen2(nn.Module):
             elif "bias" in name:
                 nn.init.zeros_(parameter)
 
-    def forward(self, ids, positions, documents, at):
+    def forward(self, ids, positions, documents, at, yarn=1.0):
         """Logits [B, Q, vocabulary] at the positions `at` [B, Q] of packed rows.
 
         ids, positions and documents are [B, T]; a token attends to earlier ones of its own document.
+        `yarn` is the factor by which YaRN stretches the positions.
         The last layer computes the wanted positions only: most of a row is question.
         """
         causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
@@ -201,9 +192,8 @@ class Qwen2(nn.Module):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         masks = [torch.zeros(a.shape, dtype=dtype).masked_fill_(~a, float("-inf"))[:, None]
                  for a in (allowed, allowed.gather(1, index))]
-        rope = self.cos[positions][:, None], self.sin[positions][:, None]
-        wanted = positions.gather(1, at)
-        rope_query = self.cos[wanted][:, None], self.sin[wanted][:, None]
+        angular = frequencies(self.config, yarn)
+        rope, rope_query = (rotation(p[:, None], *angular) for p in (positions, positions.gather(1, at)))
         x = self.model.embed_tokens(ids)
         for layer in self.model.layers[:-1]:
             x = layer(x, rope, masks[0])

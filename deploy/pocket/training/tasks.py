@@ -33,6 +33,7 @@ FOLLOW_MODEL = [
     "And {m}?", "What about {m}?", "How about {m}?", "and for {m}?", "And for {m}?", "And {m}", "and {m}?",
     "And what about {m}?", "Same for {m}?", "The same for {m}?", "Now {m}.", "What about {m}, then?",
     "And of {m}?", "Same question for {m}.", "And in {m}?", "OK, and {m}?",
+    "So what about {m}?", "What of {m}?", "and what about {m}", "What about {m} instead?", "And with {m}?",
 ]
 FOLLOW_NOUN = [
     "And its {n}?", "What is its {n}?", "And the {n}?", "What about its {n}?", "What is the {n}?",
@@ -51,7 +52,13 @@ SUM_FRAMES = [
     "What is {a} and {b} together?", "What does {a} + {b} equal?", "Solve {a} + {b}.", "How much are {a} and {b}?",
     "Tell me {a} + {b}.", "sum {a} {b}", "{a} + {b}?", "The sum of {a} and {b}, please.", "What equals {a} + {b}?",
     "If I have {a} apples and get {b} more, how many do I have?", "I have {a} books and buy {b} more. How many?",
-    "There are {a} red and {b} blue balls. How many balls are there?",
+    "There are {a} red and {b} blue balls. How many balls are there?", "What does {a} plus {b} equal?",
+    "What does {a}+{b} equal?", "{a} + {b} equals?", "{a} + {b} equals what?", "What does {a} and {b} equal?",
+    "What does {a} + {b} make?", "What does {a} + {b} give?", "{a} plus {b} equals?", "{a}+{b} =", "{a} plus {b} =",
+    "What is the result of {a} + {b}?", "What is the total of {a} and {b}?", "Work out {a} + {b}.", "Find {a} + {b}.",
+    "Sum {a} and {b}.", "Can you compute {a} + {b}?", "Do you know what {a} + {b} is?", "What is {a} added to {b}?",
+    "{a} added to {b}?", "I need {a} + {b}.", "What number is {a} + {b}?", "What will {a} + {b} be?",
+    "What is the value of {a} + {b}?", "Tell me what {a} + {b} is.", "What does adding {a} and {b} give?",
 ]
 OTHER_ARITHMETIC = [
     "What is {a} - {b}?", "{a} - {b}", "What is {a} times {b}?", "{a} * {b}", "What is {a} x {b}?",
@@ -62,6 +69,9 @@ OTHER_ARITHMETIC = [
     "{a} * {b} =", "{c} + {b}", "Calculate {a} - {b}.", "Calculate {a} * {b}.", "Please divide {a} by {b}.",
     "Can you divide {a} by {b}?", "Divide {b} into {a} parts.", "Compute {a} + {d}.", "How much is {a} + {d}?",
     "What is {a} + {d}?", "Add {c} and {d}.", "What is {c} plus {b}?", "How much is {c} + {d}?",
+    "What is {a} + {c}?", "{a} + {c}", "How much is {a} plus {d}?", "What is {d} + {b}?", "Split {a} into {b} parts.",
+    "Divide {a} into {b}.", "What does {a} + {d} equal?", "What does {a} - {b} equal?", "Add {a} and {d}.",
+    "What is {a} plus {b} times {a}?", "Share {a} among {b}.", "What is half of {a}?", "{a} plus {c}",
 ]
 COPY_FRAMES = [
     "Repeat: {t}", "Repeat: {t}", "Repeat: {t}", "Repeat after me: {t}", "Copy: {t}", "Copy this: {t}", "Say: {t}",
@@ -69,6 +79,8 @@ COPY_FRAMES = [
     "Write: {t}", "Repeat the following text: {t}", "Repeat this text exactly: {t}", "Say this: {t}", "repeat: {t}",
     "Please copy this: {t}", "Repeat these words: {t}", "Copy the following: {t}", "Can you repeat this: {t}",
     "Type: {t}", "Copy the text: {t}", "Please say: {t}", "Echo this: {t}",
+    "Write this: {t}", "Write down: {t}", "Write the following: {t}", "Please write: {t}", "Repeat, please: {t}",
+    "Write exactly this: {t}", "Say exactly: {t}", "Print: {t}", "Repeat the words: {t}",
 ]
 KEY_STATEMENTS = [
     "The pass key is {k}. Remember it. {k} is the pass key.", "The pass key is {k}. Remember it.",

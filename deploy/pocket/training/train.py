@@ -20,17 +20,18 @@ from tokenizers import Tokenizer
 
 import evaluation
 import upcycle
-from batches import Conversations, pack
+from batches import Conversations, pack, stretch
 from model import CONFIG, MOE_CONFIG, Qwen2, SparseMlp
 from optimizer import Muon, split_parameters
 from tokenizer import tokenizer_json
 
 TOKENS = 4096  # of a step
 SHORT, LONG = 128, 512
-MIXTURE = {"facts": 34, "general": 20, "which": 2, "unknown": 6, "other_arithmetic": 6, "sums": 14, "sum_list": 12,
-           "copying": 34, "copy_list": 18, "pass_key": 6}
-LONG_MIXTURE = {**MIXTURE, "pass_key": 70}
-LONG_FROM, LONG_EVERY = 0.42, 5  # of the minutes; of the steps from there on
+MIXTURE = {"facts": 34, "general": 24, "which": 2, "unknown": 9, "other_arithmetic": 14, "sums": 16, "sum_list": 6,
+           "copying": 44, "copy_list": 22, "pass_key": 6}
+LONG_MIXTURE = {**MIXTURE, "pass_key": 90}
+LONG_FROM, LONG_EVERY = 0.42, 4  # of the minutes; of the steps from there on
+YARN_FACTORS = (1, 2, 1, 4, 1, 8)  # of the long steps, in turn; beyond 1 with stretched positions
 MATRIX_RATE, OTHER_RATE = 0.02, 3e-3
 PROBES = ["How many layers does Qwen2-7B have?", "What is 47 + 38?", "Repeat: the quick brown fox",
           "Who are you?", "how large is the 72B?"]
@@ -81,14 +82,18 @@ class Run:
         os.replace(self.path + ".new", self.path)
 
     def batch(self, progress):
+        """(YaRN's factor, a packed batch)."""
         if progress >= LONG_FROM and self.step % LONG_EVERY == 0:
-            return pack(self.long, TOKENS // LONG, LONG, self.buffers[1])
-        return pack(self.short, TOKENS // SHORT, SHORT, self.buffers[0])
+            yarn = YARN_FACTORS[self.step // LONG_EVERY % len(YARN_FACTORS)]
+            return yarn, pack(self.long, TOKENS // LONG, LONG, self.buffers[1])
+        return 1, pack(self.short, TOKENS // SHORT, SHORT, self.buffers[0])
 
     def train_step(self, progress):
-        *inputs, targets = self.batch(progress)
+        yarn, (ids, positions, documents, at, targets) = self.batch(progress)
+        if yarn > 1:
+            positions = stretch(self.long.source, positions, documents, yarn * LONG)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = self.model(*inputs)
+            logits = self.model(ids, positions, documents, at, yarn)
         chosen = targets >= 0
         loss = F.cross_entropy(logits[chosen].float(), targets[chosen])
         (loss + self.imbalance()).backward()
