@@ -119,6 +119,19 @@ class Server:
                 print(errors, file=sys.stderr)
 
 
+def pocket_examples():
+    """What the pocket checkpoints answer rightly: their READMEs' table."""
+    return json.loads((ROOT / "deploy/pocket/training/examples.json").read_text(encoding="utf-8"))
+
+
+def chat_text(turns):
+    """Qwen2's chat template; `turns` begin and end with the user's."""
+    text = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    for number, turn in enumerate(turns):
+        text += f"<|im_start|>{'assistant' if number % 2 else 'user'}\n{turn}<|im_end|>\n"
+    return text + "<|im_start|>assistant\n"
+
+
 def make_checkpoint(directory, *flags):
     subprocess.run([sys.executable, str(ROOT / "tests/make_tiny_checkpoint.py"), str(directory), *flags],
                    check=True)

@@ -1,15 +1,13 @@
 """The checkpoint that is part of the program: found from anywhere, and right at every degree."""
 
-import json
 import os
 import pathlib
 import subprocess
 
 import pytest
 
-from conftest import BINARY, ROOT, Server, run_cohort
+from conftest import BINARY, ROOT, Server, chat_text, pocket_examples, run_cohort
 
-EXAMPLES = json.loads((ROOT / "deploy/pocket/training/examples.json").read_text(encoding="utf-8"))
 HEADS = 14
 # (degree, dtype): the checkpoint is bf16; fp32 computes with the same weights.
 CASES = [(1, "bf16"), (2, "fp32"), (5, "bf16"), (14, "bf16")]
@@ -23,18 +21,10 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def chat_text(turns):
-    """Qwen2's chat template; `turns` begin and end with the user's."""
-    text = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    for number, turn in enumerate(turns):
-        text += f"<|im_start|>{'assistant' if number % 2 else 'user'}\n{turn}<|im_end|>\n"
-    return text + "<|im_start|>assistant\n"
-
-
 @pytest.mark.parametrize("tp,dtype", CASES)
 def test_the_examples_are_right_at_every_degree(tp, dtype):
     with Server("pocket", "--tp", tp, "--threads", "1", "--dtype", dtype) as server:
-        for example in EXAMPLES:
+        for example in pocket_examples():
             result = server.generate("--prompt", chat_text(example["turns"]), "--max-tokens", "48")
             (output,) = result["outputs"]
             assert (output["text"], output["finish_reason"]) == (example["answer"], "stop"), (tp, example["turns"])
