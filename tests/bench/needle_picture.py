@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-CELL_WIDTH, CELL_HEIGHT, LEFT, TOP, PANEL_GAP = 64, 24, 64, 66, 58
+CELL_WIDTH, CELL_HEIGHT, LEFT, TOP, PANEL_GAP = 64, 24, 64, 80, 62
 # Shares 0, 1/2 and 1: they differ in lightness too, and every cell says its number.
 COLOURS = ((0.0, (178, 56, 60)), (0.5, (244, 208, 111)), (0.9, (122, 190, 125)), (1.0, (46, 139, 87)))
 DARK_TEXT, LIGHT_TEXT = "#1b1b1b", "#ffffff"
@@ -100,7 +100,7 @@ def svg(records, original):
         raise ValueError("no results to draw")
     columns = max(5, *(len(lengths_of(cells)) for cells in found.values()))  # the legend needs five
     heights = [len(depths_of(cells)) * CELL_HEIGHT for cells in found.values()]
-    width, height = LEFT + columns * CELL_WIDTH + 16, TOP + sum(heights) + PANEL_GAP * len(heights) + 8
+    width, height = LEFT + columns * CELL_WIDTH + 16, TOP + sum(heights) + PANEL_GAP * len(heights) - 20
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
              f'height="{height}" font-family="Helvetica, Arial, sans-serif" role="img">',
              f"<title>Pass keys found by length and depth, training length {original}</title>",
