@@ -2,7 +2,7 @@
 """Serves checkpoints that transformers wrote and compares the answers with transformers' own (fp32, CPU).
 
 Not part of CI (needs torch and transformers: `pip install torch==2.11.0 transformers==4.57.1`). For each
-random checkpoint and each --tp from 1 to the number of heads (with experts, each --tp and --ep of a list) it prints,
+random checkpoint and each --tp from 1 to the number of heads (with experts, each layout of a list) it prints,
 over all prompts,
   score   the largest difference of a log-probability to transformers' fp32 (--dtype fp32), bound 1e-4,
   greedy  how many continuations are identical up to the first token whose margin is below 1e-3,
@@ -40,7 +40,8 @@ EXPERTS = {  # what Qwen2MoeConfig gets beside it
     "sixty-experts": dict(num_experts=60, num_experts_per_tok=4, moe_intermediate_size=24,
                           shared_expert_intermediate_size=100, norm_topk_prob=True, qkv_bias=False),
 }
-EXPERT_LAYOUTS = ((1, 1), (2, 1), (2, 2), (3, 3), (4, 2), (4, 4))  # --tp, --ep
+EXPERT_LAYOUTS = ((1, 1, 1), (2, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 2), (4, 1, 4),  # --tp, --dp, --ep
+                  (1, 2, 2), (2, 2, 4), (2, 2, 2))
 
 
 def make_model(shape, experts, seed, big_key_bias):
@@ -128,8 +129,8 @@ def compare(binary, name, shape, experts, directory, big_key_bias, sharded):
     half = model.to(torch.bfloat16)
     half_scores = [log_probabilities(half, ids) for ids in prompts]
     good = True
-    for tp, ep in EXPERT_LAYOUTS if experts else [(tp, 1) for tp in range(1, shape[0] + 1)]:
-        layout = ["--tp", str(tp), "--ep", str(ep), "--threads", "1"]
+    for tp, dp, ep in EXPERT_LAYOUTS if experts else [(tp, 1, 1) for tp in range(1, shape[0] + 1)]:
+        layout = ["--tp", str(tp), "--dp", str(dp), "--ep", str(ep), "--threads", "1"]
         with Server(binary, path, *layout, "--dtype", "fp32") as server:
             worst = max(abs(a - b) for ids, reference in zip(prompts, scores)
                         for a, b in zip(server.call("score", ids)["logprobs"][1:], reference))
@@ -141,7 +142,7 @@ def compare(binary, name, shape, experts, directory, big_key_bias, sharded):
         errors = mean_error(flat[0], flat[2]), mean_error(flat[1], flat[2])
         fine = worst <= 1e-4 and all(same) and errors[0] <= 2 * errors[1]
         good = good and fine
-        print(f"{name:>24} tp {tp:2} ep {ep:2}  score {worst:.1e}  greedy {sum(same)}/{len(same)}  "
+        print(f"{name:>24} tp {tp:2} dp {dp} ep {ep:2}  score {worst:.1e}  greedy {sum(same)}/{len(same)}  "
               f"bf16 mean error {errors[0]:.4f} (transformers {errors[1]:.4f})  {'ok' if fine else 'MISSED'}", flush=True)
     return good
 
