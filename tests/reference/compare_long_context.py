@@ -62,7 +62,7 @@ def serve_all(binary, name, path, heads, flags, prompts, scores, continuations):
 def compare_yarn(binary, shape_name, case, directory):
     shape = SHAPES[shape_name]
     max_positions, scaling = YARN[case]
-    model = make_model(shape, seed=7, big_key_bias=False)
+    model = make_model(shape, seed=7, big_key_bias=False, experts={})
     path = pathlib.Path(directory) / f"{shape_name}-{case}"
     model.config.max_position_embeddings = max_positions
     model.config.rope_scaling = {"rope_type": "yarn", **scaling}
@@ -77,7 +77,7 @@ def compare_yarn(binary, shape_name, case, directory):
 def compare_chunks(binary, shape_name, case, directory):
     shape = SHAPES[shape_name]
     size, local, original = CHUNKS[case]
-    model = make_model(shape, seed=7, big_key_bias=False)
+    model = make_model(shape, seed=7, big_key_bias=False, experts={})
     path = pathlib.Path(directory) / f"{shape_name}-chunks-{case}"
     model.save_pretrained(path)
     prompts, scores, continuations = prompts_of(shape[5]), [], []
