@@ -70,7 +70,7 @@ double GroupsOfOneToken(absl::Span<const int64_t> groups, int64_t chosen);
 
 // Of `drawn` distinct experts of all, as many as fall on the group that gets most of them, on
 // average. `groups`: experts of each group. With one group all of them.
-//   8 of 64 on 8 groups of 8: 2.6 instead of the mean of 1.
+//   8 of 64 on 8 groups of 8: 2.46 instead of the mean of 1.
 double BusiestGroupExperts(absl::Span<const int64_t> groups, int64_t drawn);
 
 }  // namespace cohort

@@ -25,7 +25,8 @@ class LayoutPlanner {
         parallelism_(shards_.front().parallelism()),
         nodes_(request.nodes.value_or((request.gpus + hardware_.ranks_per_node - 1) /
                                       hardware_.ranks_per_node)),
-        ranks_per_node_((request.gpus + nodes_ - 1) / nodes_),
+        ranks_per_node_(request.nodes.has_value() ? (request.gpus + nodes_ - 1) / nodes_
+                                                  : hardware_.ranks_per_node),
         context_(
             request.context.value_or(std::min(kDefaultContext, request.config.max_positions))) {}
 
