@@ -185,6 +185,8 @@ class Picture {
     if (bend_ / step > 25) step *= 5;
     if (bend_ / step > 10) step *= 2;
     for (double bytes = 0; bytes <= bend_ * 1.0001; bytes += step) {
+      if (bend_ < most_ && Y(bytes) - Y(bend_) < kLabelHeight)
+        continue;  // its label would be there
       Tick(bytes, bytes == 0 ? "0" : TickText(bytes, step));
     }
     if (bend_ == most_) return;
@@ -228,15 +230,22 @@ class Picture {
          "stroke=\"#b00020\" stroke-width=\"1.2\" stroke-dasharray=\"5 3\"");
   }
 
-  // A cell of the rows below the stacks: which ones, or how many.
-  void Cell(size_t index, double y, Range range, bool is_range) {
-    const bool says_which = is_range && columns_[index].is_single();
-    const std::string text = says_which ? RangeText(range) : CountText(range.size());
-    if (says_which && range.size() > 0) {
-      const size_t color = static_cast<size_t>(range.begin) * 5 % kCellColors.size();
-      Box(X(index) + 3, y, pitch_ - 16, kRow - 4, kCellColors[color], "rx=\"3\"");
+  // A row below the stacks: which ones each rank has, or how many. Equal ranges have one colour.
+  void Row(double y, Range RankPlan::*range, bool says_which) {
+    std::vector<Range> known;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      const Range cell = columns_[i].rank->*range;
+      const bool is_range = says_which && columns_[i].is_single();
+      if (is_range && cell.size() > 0) {
+        const auto found = std::find(known.begin(), known.end(), cell);
+        const size_t number = static_cast<size_t>(found - known.begin());
+        if (found == known.end()) known.push_back(cell);
+        Box(X(i) + 3, y, pitch_ - 16, kRow - 4, kCellColors[number % kCellColors.size()],
+            "rx=\"3\"");
+      }
+      Text(X(i) + 3 + (pitch_ - 16) / 2, y + 12, "middle",
+           is_range ? RangeText(cell) : CountText(cell.size()), "font-size=\"10\"");
     }
-    Text(X(index) + 3 + (pitch_ - 16) / 2, y + 12, "middle", text, "font-size=\"10\"");
   }
 
   double Rows(double y) {
@@ -268,9 +277,7 @@ class Picture {
     for (const RowKind& kind : kinds) {
       if (!kind.is_shown) continue;
       Text(kLeft - 8, y + 12, "end", kind.name);
-      for (size_t i = 0; i < columns_.size(); ++i) {
-        Cell(i, y, columns_[i].rank->*kind.range, kind.says_which);
-      }
+      Row(y, kind.range, kind.says_which);
       y += kRow;
     }
     return y;

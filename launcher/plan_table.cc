@@ -159,6 +159,13 @@ std::string RatesText(const LayoutPlan& layout) {
       CountText(predicted.decode_sequences));
 }
 
+// Sequences of `context` tokens that fit at a time; each lies in one data-parallel group.
+std::string UseText(const LayoutPlan& layout, int64_t context) {
+  const int64_t groups = layout.parallelism.dp;
+  return absl::StrCat(CountText(layout.kv_tokens / groups / context * groups), " x ",
+                      CountText(context));
+}
+
 std::string FitText(const PlanSubject& subject, const Plan& plan) {
   const LayoutPlan& layout = plan.best;
   if (!layout.fits) {
@@ -173,12 +180,13 @@ std::string FitText(const PlanSubject& subject, const Plan& plan) {
     return text;
   }
   std::string text = absl::StrCat("fits         ", CountText(layout.kv_tokens), " tokens of KV: ");
-  for (const int64_t context : {layout.context, int64_t{32768}, int64_t{131072}}) {
-    if (context > layout.context && layout.kv_tokens < context) continue;
-    if (context != layout.context && context <= layout.context) continue;
-    absl::StrAppend(&text, context == layout.context ? "" : ", ",
-                    CountText(layout.kv_tokens / context), " x ", CountText(context));
+  std::vector<std::string> uses = {UseText(layout, layout.context)};
+  for (const int64_t context : {32768, 131072}) {
+    if (context > layout.context && context <= layout.kv_tokens / layout.parallelism.dp) {
+      uses.push_back(UseText(layout, context));
+    }
   }
+  text.append(absl::StrJoin(uses, ", "));
   text.append("\n");
   if (layout.host_bytes > 0) {
     absl::StrAppend(&text, "host memory  the embedding, ", BytesText(layout.host_bytes),
