@@ -184,7 +184,7 @@ TEST(CommandLine, BadValuesAreUsageErrorsThatNameFlagValueAndRange) {
 TEST(CommandLine, HelpGoesToStandardOutputAndExplainsTheFlags) {
   const CommandLine all = Parse({"--help"});
   EXPECT_EQ(all.exit_code, 0);
-  for (const char* text : {"serve", "generate", "score", "tokenize", "status", "version"}) {
+  for (const char* text : {"serve", "generate", "score", "tokenize", "plan", "status", "version"}) {
     EXPECT_THAT(all.output, HasSubstr(text));
   }
   EXPECT_EQ(all.output.find("started by its agent"), std::string::npos) << all.output;
@@ -288,6 +288,31 @@ TEST(CommandLine, OtherCommandsParse) {
   const CommandLine score = Parse({"score", "--server", "a:1", "--token-ids", "1,2"});
   EXPECT_EQ(score.score.prompt.token_ids, (std::vector<uint32_t>{1, 2}));
   EXPECT_EQ(Parse({"status", "--server", "a:1", "--json"}).command, Command::kStatus);
+}
+
+TEST(CommandLine, PlanTakesAMachineDegreesAndWhatMustFit) {
+  const CommandLine line = Parse(
+      {"plan",         "Qwen2-7B", "--gpus",        "16", "--nodes", "2",    "--gpu",  "B200",
+       "--gpu-memory", "96GB",     "--tp",          "4",  "--dp",    "2",    "--ep",   "8",
+       "--context",    "32768",    "--concurrency", "9",  "--dtype", "fp32", "--json", "--svg",
+       "a.svg"});
+  ASSERT_EQ(line.command, Command::kPlan) << line.error;
+  EXPECT_EQ(line.plan.model, "Qwen2-7B");
+  EXPECT_EQ(line.plan.gpus, 16);
+  EXPECT_EQ(line.plan.nodes, 2);
+  EXPECT_EQ(line.plan.gpu, "B200");
+  EXPECT_EQ(line.plan.gpu_memory_bytes, 96'000'000'000);
+  EXPECT_EQ(line.plan.tp, 4);
+  EXPECT_EQ(line.plan.dp, 2);
+  EXPECT_EQ(line.plan.ep, 8);
+  EXPECT_EQ(line.plan.context, 32768);
+  EXPECT_EQ(line.plan.concurrency, 9);
+  EXPECT_EQ(line.plan.dtype, "fp32");
+  EXPECT_TRUE(line.plan.json);
+  EXPECT_EQ(line.plan.svg, "a.svg");
+  const CommandLine spoiled = Parse({"plan", "Qwen2-7B", "--context", "0"});
+  EXPECT_EQ(spoiled.exit_code, 2);
+  EXPECT_THAT(spoiled.error, HasSubstr("--context"));
 }
 
 }  // namespace
