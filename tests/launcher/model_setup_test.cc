@@ -204,11 +204,18 @@ TEST_F(SetUpModelTest, ExpertGroupsDivideTheRanksOfAModelWithExperts) {
   const absl::StatusOr<ModelSetup> setup = SetUpModel(options_);
   ASSERT_TRUE(setup.ok()) << setup.status();
   EXPECT_EQ(MakeRankConfiguration(options_, *setup).expert_parallel(), 2u);
+  EXPECT_FALSE(MakeRankConfiguration(options_, *setup).exchanges_experts());
   options_.tp = 4;
   options_.ep = 3;
   ExpectRefused("--ep 3 does not divide the number of ranks, 4: 1, 2, 4 do");
   options_.tp = 1;
   ExpectRefused("--ep 3 does not divide the number of ranks, 1: 1 does");
+  options_.dp = 3;
+  options_.expert_exchange = "replicated";
+  const absl::StatusOr<ModelSetup> shared = SetUpModel(options_);
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  EXPECT_TRUE(MakeRankConfiguration(options_, *shared).exchanges_experts());
+  EXPECT_EQ(MakeRankConfiguration(options_, *shared).expert_exchange(), "replicated");
 }
 
 TEST_F(SetUpModelTest, NamesWhatIsMissing) {
