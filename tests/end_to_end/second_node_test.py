@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, Server, make_checkpoint, process_is_alive, run_cohort, wait_until
+from conftest import BINARY, ROOT, Server, make_checkpoint, process_is_alive, run_cohort, wait_until
 
 IDS = ("--token-ids", "300,17,42,5,99,256,411,3")
 GREEDY = (*IDS, "--max-tokens", "16", "--ignore-eos")
@@ -121,6 +121,21 @@ def test_two_agents_give_what_one_gives(tiny, tmp_path, tp, split):
         assert {rank["agent"] for rank in server.status()["ranks"]} == {"local", "b"}
         table = run_cohort("status", "--server", server.address, check=0).stdout
         assert re.search(r"^agent +b, joined, at 127.0.0.2, \d+ cores, ranks 2", table, re.MULTILINE), table
+
+
+# Rank 0 and 1 here, 2 and 3 there: tensor groups on one node each, data groups on both; and the other way round.
+@pytest.mark.parametrize("tp, dp", [(2, 2), (4, 1), (1, 4)])
+def test_experts_on_two_agents_give_what_one_gives(tmp_path, tp, dp):
+    checkpoint = ROOT / "tests/golden/ten-experts-step-two"
+    flags = ("--tp", tp, "--dp", dp, "--ep", "4", "--threads", "1")
+    prompt = ("--token-ids", "30,17,42,5", "--max-tokens", "12", "--ignore-eos")
+    with Server(checkpoint, *flags) as server:
+        tokens, scores = server.tokens(*prompt), server.score("--token-ids", "30,17,42,5")
+    port = free_port()
+    with node(tmp_path, "b", port), Server(checkpoint, *flags, *cluster(port, *PATIENT)) as server:
+        assert [server.tokens(*prompt) for _ in range(2)] == [tokens] * 2
+        assert server.score("--token-ids", "30,17,42,5") == scores, "to the bit: sums keep the order of the ranks"
+        assert [agent["ranks"] for agent in server.status()["agents"]] == [[0, 1], [2, 3]]
 
 
 def test_a_killed_node_is_reported_at_once_and_another_takes_its_place(slow, tmp_path):
