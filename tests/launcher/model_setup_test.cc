@@ -246,5 +246,18 @@ TEST_F(SetUpModelTest, TheDeviceMustBeThere) {
   ExpectRefused("tpu");
 }
 
+TEST(SetUpModel, EveryPublishedNameServesWithDummyWeights) {
+  for (const std::string& name : PublishedConfigNames()) {
+    ServeOptions options;
+    options.model = name;
+    options.dummy_weights = true;
+    options.device = "cpu";
+    const absl::StatusOr<ModelSetup> setup = SetUpModel(options);
+    ASSERT_TRUE(setup.ok()) << setup.status();
+    EXPECT_EQ(setup->served_name, name);
+    EXPECT_GT(setup->kv_blocks, 0);
+  }
+}
+
 }  // namespace
 }  // namespace cohort
