@@ -10,48 +10,18 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
 #include "kernels/bfloat16.h"
 #include "kernels/check.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "tests/bench/flags.h"
 #include "tests/bench/kernel_bandwidth.h"
 
 namespace cohort {
 namespace {
-
-using Flags = std::map<std::string, std::string>;
-
-Flags ParseFlags(int argc, char** argv) {
-  Flags flags = {{"dtype", "bf16"},     {"threads", "2"}, {"chunk-length", "2048"},
-                 {"chunks", "1,2,4,8"}, {"heads", "28"},  {"kv-heads", "4"},
-                 {"head-dim", "128"},   {"batch", "1"},   {"rounds", "31"},
-                 {"clock", "wall"}};
-  for (int i = 1; i < argc; ++i) {
-    const std::vector<std::string> parts = absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
-    CHECK(parts.size() == 2 && absl::StartsWith(parts[0], "--") &&
-          flags.count(parts[0].substr(2)) == 1)
-        << "unknown flag " << argv[i];
-    flags[parts[0].substr(2)] = parts[1];
-  }
-  return flags;
-}
-
-int64_t Number(const Flags& flags, const std::string& name) {
-  int64_t value = 0;
-  CHECK(absl::SimpleAtoi(flags.at(name), &value)) << "--" << name << "=" << flags.at(name);
-  return value;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 constexpr int64_t kBlockSize = 16;
 
@@ -139,6 +109,12 @@ class Decode {
   Tensor queries_, out_, keys_, values_, table_, factors_, positions_, sequences_, blocks_;
 };
 
+Flags Defaults() {
+  return {{"dtype", "bf16"}, {"threads", "2"},  {"chunk-length", "2048"}, {"chunks", "1,2,4,8"},
+          {"heads", "28"},   {"kv-heads", "4"}, {"head-dim", "128"},      {"batch", "1"},
+          {"rounds", "31"},  {"clock", "wall"}};
+}
+
 void Main(const Flags& flags) {
   DeviceOptions options;
   options.threads = static_cast<int>(Number(flags, "threads"));
@@ -146,9 +122,8 @@ void Main(const Flags& flags) {
   CHECK_OK(device.status());
   std::printf("%s, %s, chunks of %s positions\n", (*device)->description().c_str(),
               flags.at("dtype").c_str(), flags.at("chunk-length").c_str());
-  for (const absl::string_view text : absl::StrSplit(flags.at("chunks"), ',', absl::SkipEmpty())) {
-    int64_t chunks = 0;
-    CHECK(absl::SimpleAtoi(text, &chunks) && chunks > 0) << text;
+  for (const int64_t chunks : Numbers(flags, "chunks")) {
+    CHECK_GT(chunks, 0);
     const int64_t length = chunks * Number(flags, "chunk-length");
     Decode decode(**device, flags, length);
     std::vector<double> plain, dual, ratios;
@@ -170,4 +145,6 @@ void Main(const Flags& flags) {
 }  // namespace
 }  // namespace cohort
 
-int main(int argc, char** argv) { cohort::Main(cohort::ParseFlags(argc, argv)); }
+int main(int argc, char** argv) {
+  cohort::Main(cohort::ParseFlags(argc, argv, cohort::Defaults()));
+}

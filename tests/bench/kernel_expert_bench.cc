@@ -8,16 +8,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <map>
 #include <random>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
 #include "kernels/check.h"
 #include "kernels/ops.h"
+#include "tests/bench/flags.h"
 #include "tests/bench/kernel_bandwidth.h"
 
 namespace cohort {
@@ -28,32 +26,6 @@ constexpr int64_t kExperts = 64;
 constexpr int64_t kChosen = 8;
 constexpr int64_t kColumns = 2560;
 constexpr int64_t kSharedColumns = 20480;
-
-using Flags = std::map<std::string, std::string>;
-
-Flags ParseFlags(int argc, char** argv) {
-  Flags flags = {{"threads", "2"}, {"instruction-set", ""},      {"layers", "2"},
-                 {"rounds", "7"},  {"batches", "1,2,4,8,16,64"}, {"clock", "wall"}};
-  for (int i = 1; i < argc; ++i) {
-    const std::vector<std::string> parts = absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
-    CHECK(parts.size() == 2 && absl::StartsWith(parts[0], "--") &&
-          flags.count(parts[0].substr(2)) == 1)
-        << "unknown flag " << argv[i];
-    flags[parts[0].substr(2)] = parts[1];
-  }
-  return flags;
-}
-
-int64_t Number(StringView text) {
-  int64_t value = 0;
-  CHECK(absl::SimpleAtoi(text, &value)) << text;
-  return value;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // Random numbers of the deviation of trained weights, repeated: their bytes are what is measured.
 Tensor RandomTensor(Device& device, Shape shape) {
@@ -192,25 +164,32 @@ void Measure(Device& device, const std::vector<Layer>& layers, int64_t batch, in
   Report("layer", batch, distinct, whole, whole_fractions);
 }
 
+Flags Defaults() {
+  return {{"threads", "2"}, {"instruction-set", ""},      {"layers", "2"},
+          {"rounds", "7"},  {"batches", "1,2,4,8,16,64"}, {"clock", "wall"}};
+}
+
 void Main(const Flags& flags) {
   DeviceOptions options;
-  options.threads = static_cast<int>(Number(flags.at("threads")));
+  options.threads = static_cast<int>(Number(flags, "threads"));
   options.instruction_set = flags.at("instruction-set");
   auto device = Device::Create(options);
   CHECK_OK(device.status());
   std::printf("%s\n", (*device)->description().c_str());
   const Clock clock = flags.at("clock") == "cpu" ? CpuSeconds : WallSeconds;
   std::vector<Layer> layers;
-  for (int64_t layer = 0; layer < Number(flags.at("layers")); ++layer) {
+  for (int64_t layer = 0; layer < Number(flags, "layers"); ++layer) {
     layers.emplace_back(**device);
   }
   ReadBandwidth memory(options.threads, clock);
-  for (const StringView batch : absl::StrSplit(flags.at("batches"), ',', absl::SkipEmpty())) {
-    Measure(**device, layers, Number(batch), Number(flags.at("rounds")), clock, memory);
+  for (const int64_t batch : Numbers(flags, "batches")) {
+    Measure(**device, layers, batch, Number(flags, "rounds"), clock, memory);
   }
 }
 
 }  // namespace
 }  // namespace cohort
 
-int main(int argc, char** argv) { cohort::Main(cohort::ParseFlags(argc, argv)); }
+int main(int argc, char** argv) {
+  cohort::Main(cohort::ParseFlags(argc, argv, cohort::Defaults()));
+}

@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "kernels/check.h"
 #include "kernels/ops.h"
+#include "tests/bench/flags.h"
 #include "tests/bench/kernel_bandwidth.h"
 
 namespace cohort {
@@ -42,11 +43,6 @@ class Weights {
   std::vector<Tensor> tensors_;
   size_t next_ = 0;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 Tensor Ones(Device& device, Shape shape, DType dtype) {
   auto tensor = device.Allocate(shape, dtype);

@@ -17,44 +17,15 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
 #include "kernels/check.h"
 #include "parallel/host_communicator.h"
 #include "runtime/published_configs.h"
 #include "runtime/worker.h"
+#include "tests/bench/flags.h"
 #include "tests/bench/kernel_bandwidth.h"
 
 namespace cohort {
 namespace {
-
-using Flags = std::map<std::string, std::string>;
-
-Flags ParseFlags(int argc, char** argv) {
-  Flags flags = {{"model", "Qwen2-0.5B"}, {"tp", "1"},       {"threads", "2"},
-                 {"instruction-set", ""}, {"prompt", "512"}, {"batches", "1,8,16"},
-                 {"context", "128"},      {"rounds", "7"},   {"layers", "0"},
-                 {"steps", "8"},          {"clock", "wall"}};
-  for (int i = 1; i < argc; ++i) {
-    const std::vector<std::string> parts = absl::StrSplit(argv[i], absl::MaxSplits('=', 1));
-    CHECK(parts.size() == 2 && absl::StartsWith(parts[0], "--") &&
-          flags.count(parts[0].substr(2)) == 1)
-        << "unknown flag " << argv[i];
-    flags[parts[0].substr(2)] = parts[1];
-  }
-  return flags;
-}
-
-int64_t Number(const Flags& flags, const std::string& name) {
-  int64_t value = 0;
-  CHECK(absl::SimpleAtoi(flags.at(name), &value)) << "--" << name << "=" << flags.at(name);
-  return value;
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 ModelConfig ConfigOf(const std::string& name, int64_t layers) {
   for (const PublishedModel& model : PublishedModels()) {
@@ -209,6 +180,13 @@ void MeasureDecode(Ranks& ranks, int64_t batch, int64_t context, int64_t steps, 
          static_cast<double>(ranks.weight_bytes()) / static_cast<double>(batch));
 }
 
+Flags Defaults() {
+  return {{"model", "Qwen2-0.5B"}, {"tp", "1"},       {"threads", "2"},
+          {"instruction-set", ""}, {"prompt", "512"}, {"batches", "1,8,16"},
+          {"context", "128"},      {"rounds", "7"},   {"layers", "0"},
+          {"steps", "8"},          {"clock", "wall"}};
+}
+
 void Main(const Flags& flags) {
   const ModelConfig config = ConfigOf(flags.at("model"), Number(flags, "layers"));
   DeviceOptions device;
@@ -230,9 +208,8 @@ void Main(const Flags& flags) {
   if (Number(flags, "prompt") > 0) {
     MeasurePrefill(ranks, Number(flags, "prompt"), rounds, memory);
   }
-  for (const absl::string_view text : absl::StrSplit(flags.at("batches"), ',', absl::SkipEmpty())) {
-    int64_t batch = 0;
-    CHECK(absl::SimpleAtoi(text, &batch) && batch <= options.max_running) << text;
+  for (const int64_t batch : Numbers(flags, "batches")) {
+    CHECK_LE(batch, options.max_running);
     MeasureDecode(ranks, batch, Number(flags, "context"), Number(flags, "steps"), rounds, memory);
   }
 }
@@ -240,4 +217,6 @@ void Main(const Flags& flags) {
 }  // namespace
 }  // namespace cohort
 
-int main(int argc, char** argv) { cohort::Main(cohort::ParseFlags(argc, argv)); }
+int main(int argc, char** argv) {
+  cohort::Main(cohort::ParseFlags(argc, argv, cohort::Defaults()));
+}
