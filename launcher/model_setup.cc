@@ -163,9 +163,9 @@ absl::Status LoadTokenizer(ModelSetup& setup) {
 
 void WarnOfUnusedYarn(ModelSetup& setup) {
   if (setup.config.dual_chunk.has_value() && setup.config.yarn.has_value()) {
-    setup.warnings.push_back(
-        "with dual chunk attention the rotations are plain: YaRN only says how long a sequence may "
-        "be");
+    setup.warnings.push_back(absl::StrCat(
+        "with dual chunk attention the rotations are plain: YaRN only says how long a ",
+        "sequence may be"));
   }
 }
 
