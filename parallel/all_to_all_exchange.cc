@@ -10,12 +10,6 @@
 namespace cohort {
 namespace {
 
-ExpertRowShape ShapeOf(const ExpertExchangeOptions& options, const ShardPlan& plan) {
-  return {.hidden = plan.dims().hidden,
-          .experts_per_token = plan.dims().experts_per_token,
-          .act = options.act};
-}
-
 void Add(const float* addend, int64_t count, float* sum) {
   for (int64_t i = 0; i < count; ++i) {
     sum[i] += addend[i];
@@ -38,7 +32,7 @@ absl::StatusOr<AllToAllExchange::Sides> AllToAllExchange::MakeSides(int64_t rank
 absl::StatusOr<std::unique_ptr<ExpertExchange>> AllToAllExchange::Create(
     const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device) {
   auto exchange = absl::WrapUnique(new AllToAllExchange());
-  exchange->shape_ = ShapeOf(options, plan);
+  exchange->shape_ = ExpertRowShape::Of(options, plan);
   exchange->max_tokens_ = options.max_tokens;
   const Parallelism& parallelism = plan.parallelism();
   const int group_ranks = parallelism.world() / parallelism.ep;
@@ -58,7 +52,7 @@ absl::StatusOr<std::unique_ptr<ExpertExchange>> AllToAllExchange::Create(
 }
 
 int64_t AllToAllExchange::Bytes(const ExpertExchangeOptions& options, const ShardPlan& plan) {
-  const ExpertRowShape shape = ShapeOf(options, plan);
+  const ExpertRowShape shape = ExpertRowShape::Of(options, plan);
   const int64_t ranks = plan.parallelism().dp;
   const int64_t row = shape.words() * SizeOf(DType::kI32) + shape.hidden * SizeOf(DType::kF32);
   return ExpertRowBuffer::Bytes(shape, ranks * options.max_tokens) +

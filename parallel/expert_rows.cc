@@ -12,6 +12,12 @@ size_t BytesOf(int64_t count) {
 
 }  // namespace
 
+ExpertRowShape ExpertRowShape::Of(const ExpertExchangeOptions& options, const ShardPlan& plan) {
+  return {.hidden = plan.dims().hidden,
+          .experts_per_token = plan.dims().experts_per_token,
+          .act = options.act};
+}
+
 absl::StatusOr<ExpertRowBuffer> ExpertRowBuffer::Create(const ExpertRowShape& shape,
                                                         int64_t max_rows, Device& device) {
   ExpertRowBuffer buffer;

@@ -7,6 +7,7 @@
 
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "parallel/expert_exchange.h"
 #include "parallel/shard_plan.h"
 
 namespace cohort {
@@ -16,6 +17,7 @@ struct ExpertRowShape {
   int64_t experts_per_token = 0;
   DType act = DType::kBF16;
 
+  static ExpertRowShape Of(const ExpertExchangeOptions& options, const ShardPlan& plan);
   int64_t x_words() const { return (hidden * SizeOf(act) + 3) / 4; }
   int64_t words() const { return x_words() + 2 * experts_per_token; }
 };

@@ -6,12 +6,6 @@
 namespace cohort {
 namespace {
 
-ExpertRowShape ShapeOf(const ExpertExchangeOptions& options, const ShardPlan& plan) {
-  return {.hidden = plan.dims().hidden,
-          .experts_per_token = plan.dims().experts_per_token,
-          .act = options.act};
-}
-
 // Dense rows as one row.
 TensorView Flat(TensorView rows) {
   return TensorView(rows.data, rows.dtype, {1, rows.shape.elements()});
@@ -22,7 +16,7 @@ TensorView Flat(TensorView rows) {
 absl::StatusOr<std::unique_ptr<ExpertExchange>> ReplicatedExchange::Create(
     const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device) {
   auto exchange = absl::WrapUnique(new ReplicatedExchange());
-  exchange->shape_ = ShapeOf(options, plan);
+  exchange->shape_ = ExpertRowShape::Of(options, plan);
   exchange->groups_ = plan.parallelism().dp;
   exchange->max_tokens_ = options.max_tokens;
   if (exchange->groups_ > 1) {
@@ -40,7 +34,7 @@ int64_t ReplicatedExchange::Bytes(const ExpertExchangeOptions& options, const Sh
   if (groups == 1) {
     return 0;
   }
-  const ExpertRowShape shape = ShapeOf(options, plan);
+  const ExpertRowShape shape = ExpertRowShape::Of(options, plan);
   return ExpertRowBuffer::Bytes(shape, groups * options.max_tokens) +
          (groups + 1) * options.max_tokens * shape.words() * SizeOf(DType::kI32);
 }

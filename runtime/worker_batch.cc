@@ -114,7 +114,8 @@ StepRows WorkerBatch::Upload() {
   rows.wanted = wanted_tensor_.view().Rows(0, static_cast<int64_t>(wanted_.size()));
   device_->CopyFromHost(wanted_.data(), rows.wanted);
   rows.batch = Upload(all_, tables);
-  rows.wanted_batch = Upload(wanted_rows_, tables);
+  rows.wanted_batch =
+      wanted_.size() == ids_.size() ? rows.batch : Upload(wanted_rows_, tables);  // as in decoding
   return rows;
 }
 
