@@ -43,6 +43,7 @@ TEST_F(EngineFailureTest, GroupLostEndsEveryRequestAndTheNextGroupServes) {
 }
 
 TEST_F(EngineFailureTest, APausedRequestIsLostWithItsGroupAndNothingIsFoundInTheNext) {
+  group.gate->HoldBefore(5);  // it is paused before it ends, however late
   Start(1);
   Request request = Endless(5, 50);
   request.prompt = {5, 1, 2, 3, 4, 5, 6, 7, 8};
@@ -53,7 +54,9 @@ TEST_F(EngineFailureTest, APausedRequestIsLostWithItsGroupAndNothingIsFoundInThe
   ExpectUnavailable(paused.sink->WaitForFinish(), "rank 0 was killed");
   EXPECT_EQ(engine->load().paused, 0);
   EXPECT_EQ(engine->load().kv_blocks_cached, 0);
-  engine->GroupReady(MakeHashGroup(2, group));
+  HashGroupOptions next = group;
+  next.gate = std::make_shared<StepGate>();
+  engine->GroupReady(MakeHashGroup(2, next));
   const Submitted again = Submit(request);
   ExpectOutcome(request, *again.sink);
   EXPECT_EQ(again.sink->WaitForFinish().cached_tokens, 0) << "other ranks, other memory";
