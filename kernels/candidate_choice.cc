@@ -180,9 +180,9 @@ bool CandidateChooser::CutByTopP(absl::Span<const CandidateRecord> records, cons
 // tell them.
 Choice::Kind CandidateChooser::Filter(absl::Span<const CandidateRecord> records,
                                       const SamplingRow& row, const Choice& bounds, bool has_all,
-                                      int64_t valid_ids) {
+                                      int64_t valid_ids, int32_t asked) {
   if (HasTopK(row, valid_ids)) {
-    if (row.top_k > kMaxCandidates) {
+    if (row.top_k > asked) {
       return Choice::Kind::kWhole;
     }
     merged_.resize(std::min(merged_.size(), static_cast<size_t>(row.top_k)));
@@ -202,10 +202,14 @@ Choice::Kind CandidateChooser::Filter(absl::Span<const CandidateRecord> records,
 
 Choice CandidateChooser::Choose(absl::Span<const CandidateRecord> records, const SamplingRow& row,
                                 int64_t valid_ids) {
+  return Choose(records, row, valid_ids, RequestFor(row, {}, valid_ids).candidates);
+}
+
+Choice CandidateChooser::Choose(absl::Span<const CandidateRecord> records, const SamplingRow& row,
+                                int64_t valid_ids, int32_t asked) {
   Choice choice;
   bool has_finite = false;
   bool has_all = true;  // ids that are not listed have no mass
-  const int32_t asked = RequestFor(row, {}, valid_ids).candidates;
   for (const CandidateRecord& record : records) {
     choice.is_nan = choice.is_nan || record.has_nan();
     has_finite = has_finite || record.has_finite();
@@ -218,7 +222,7 @@ Choice CandidateChooser::Choose(absl::Span<const CandidateRecord> records, const
   choice.largest = merged_.front().logit;
   if (row.temperature > 0) {
     choice.lowest = LowestByMinP(row, choice.largest);
-    choice.kind = Filter(records, row, choice, has_all, valid_ids);
+    choice.kind = Filter(records, row, choice, has_all, valid_ids, asked);
   }
   if (choice.kind == Choice::Kind::kToken) {
     const Candidate& chosen =

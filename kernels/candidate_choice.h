@@ -47,6 +47,9 @@ class CandidateChooser {
   // told, is the one that Sample chooses from the whole row.
   Choice Choose(absl::Span<const CandidateRecord> records, const SamplingRow& row,
                 int64_t valid_ids);
+  // The same from records of `asked` candidates each, with sums of masses unless the row is greedy.
+  Choice Choose(absl::Span<const CandidateRecord> records, const SamplingRow& row,
+                int64_t valid_ids, int32_t asked);
   // The `count` likeliest candidates of all ranks (fewer where there are fewer), likeliest first;
   // each record lists at least that many unless it has no more. Valid until the next call.
   absl::Span<const Candidate> Likeliest(absl::Span<const CandidateRecord> records, size_t count);
@@ -55,7 +58,7 @@ class CandidateChooser {
   // Fills merged_ with the likeliest candidates: all that are likelier than any not listed.
   void Merge(absl::Span<const CandidateRecord> records, int32_t asked);
   Choice::Kind Filter(absl::Span<const CandidateRecord> records, const SamplingRow& row,
-                      const Choice& bounds, bool has_all, int64_t valid_ids);
+                      const Choice& bounds, bool has_all, int64_t valid_ids, int32_t asked);
   bool CutByTopP(absl::Span<const CandidateRecord> records, const SamplingRow& row, float largest,
                  bool has_all, int64_t valid_ids);
 

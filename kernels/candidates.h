@@ -30,6 +30,7 @@ inline bool Likelier(const Candidate& a, const Candidate& b) {
 class CandidateRecord {
  public:
   static constexpr int64_t Words(int32_t candidates) { return 5 + 3 * int64_t{candidates}; }
+  static constexpr int64_t Candidates(int64_t words) { return (words - 5) / 3; }
   static constexpr int32_t kNan = 1;
   static constexpr int32_t kFinite = 2;
   static constexpr int32_t kTarget = 4;

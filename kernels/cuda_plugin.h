@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-  kCohortCudaTableVersion = 2,
+  kCohortCudaTableVersion = 3,
   kCohortCudaMessageBytes = 512,
   kCohortCudaUniqueIdBytes = 128,
   kCohortCudaMaxRank = 4
@@ -59,10 +59,12 @@ typedef struct CohortCudaProperties {
   int32_t nccl_version;    /* as NCCL writes it: 22809 is 2.28.9 */
 } CohortCudaProperties;
 
-/* cohort::RopeTable, BatchView, KvView, SamplingRow, Range. */
+/* The structs of kernels/ops.h and kernels/sampling.h, field by field; a tensor that the verb does
+ * not read may be left empty. */
 typedef struct CohortCudaRope {
   CohortCudaTensor cosine;
   CohortCudaTensor sine;
+  int32_t keys_only;
 } CohortCudaRope;
 
 typedef struct CohortCudaBatch {
@@ -71,7 +73,11 @@ typedef struct CohortCudaBatch {
   CohortCudaTensor positions;
   CohortCudaTensor sequence_of_token;
   CohortCudaTensor block_table;
-  CohortCudaTensor rope_rows; /* no tensor where the verb does not rotate */
+  CohortCudaTensor rope_rows;     /* only where the verb rotates */
+  CohortCudaTensor logit_factors; /* only for dual chunk attention */
+  CohortCudaTensor first_rows;
+  int64_t leading_decodes;
+  int64_t longest_chunk;
 } CohortCudaBatch;
 
 typedef struct CohortCudaKv {
@@ -79,19 +85,86 @@ typedef struct CohortCudaKv {
   CohortCudaTensor values;
 } CohortCudaKv;
 
+typedef struct CohortCudaDualChunks {
+  int64_t chunk_size;
+  int64_t chunk_length;
+  CohortCudaRope rope;
+} CohortCudaDualChunks;
+
+typedef struct CohortCudaRouting {
+  CohortCudaTensor ids;
+  CohortCudaTensor weights;
+} CohortCudaRouting;
+
+typedef struct CohortCudaExperts {
+  CohortCudaTensor gate_up;
+  CohortCudaTensor down;
+  int64_t first;
+} CohortCudaExperts;
+
+typedef struct CohortCudaExpertScratch {
+  CohortCudaTensor gate_up;
+  CohortCudaTensor activated;
+} CohortCudaExpertScratch;
+
+typedef struct CohortCudaLogitEdit {
+  int32_t id;
+  int32_t is_repeated;
+  float bias;
+  float penalty;
+} CohortCudaLogitEdit;
+
+/* Both arrays are host memory. */
+typedef struct CohortCudaLogitEdits {
+  const CohortCudaLogitEdit* ids;
+  int64_t id_count;
+  const int32_t* allowed;
+  int64_t allowed_count;
+  float repetition_penalty;
+  int32_t only_allowed;
+} CohortCudaLogitEdits;
+
+typedef struct CohortCudaVocabularySlice {
+  int64_t first_id;
+  int64_t valid_ids;
+} CohortCudaVocabularySlice;
+
+typedef struct CohortCudaCandidateRequest {
+  CohortCudaLogitEdits edits;
+  int32_t candidates;
+  float temperature;
+  int32_t target;
+} CohortCudaCandidateRequest;
+
+typedef struct CohortCudaMassRequest {
+  CohortCudaLogitEdits edits;
+  int32_t row;
+  float temperature;
+  float largest;
+  float lowest;
+  uint64_t wanted;
+} CohortCudaMassRequest;
+
 typedef struct CohortCudaSamplingRow {
   float temperature;
   float top_p;
   int32_t top_k;
+  float min_p;
   uint32_t sequence_index;
   uint64_t seed;
   uint64_t position;
 } CohortCudaSamplingRow;
 
+/* cohort::Range, ExchangeView. */
 typedef struct CohortCudaRange {
   int64_t begin;
   int64_t end;
 } CohortCudaRange;
+
+typedef struct CohortCudaExchange {
+  CohortCudaTensor rows;
+  CohortCudaTensor counts;
+} CohortCudaExchange;
 
 typedef struct CohortCudaUniqueId {
   char bytes[kCohortCudaUniqueIdBytes];
@@ -144,11 +217,54 @@ typedef struct CohortCudaTable {
                           const int32_t* kv_head_of_query, int64_t query_heads,
                           const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
                           const CohortCudaTensor* out);
+  void (*dual_chunk_attention)(CohortCudaDevice* device, const CohortCudaTensor* queries,
+                               const int32_t* kv_head_of_query, int64_t query_heads,
+                               const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
+                               const CohortCudaKv* kv, float scale, const CohortCudaTensor* out);
+  void (*project_qkv)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                      const CohortCudaTensor* weight, const CohortCudaTensor* bias,
+                      const CohortCudaTensor* qkv, int64_t query_heads, const CohortCudaRope* rope,
+                      const CohortCudaBatch* batch, const CohortCudaKv* kv);
+  void (*project_gate_up)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                          const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
+                          const CohortCudaTensor* out);
   void (*silu_multiply)(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
                         const CohortCudaTensor* out);
   void (*gather_rows)(CohortCudaDevice* device, const CohortCudaTensor* x,
                       const CohortCudaTensor* rows, const CohortCudaTensor* out);
-  /* `rows` is host memory, one entry per row of logits; it may be reused after the call. */
+  void (*route_top_k)(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,
+                      const CohortCudaRouting* routing);
+  void (*routed_ffn)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                     const CohortCudaRouting* routing, const CohortCudaExperts* experts,
+                     const CohortCudaExpertScratch* scratch, const CohortCudaTensor* out);
+  void (*count_ids)(CohortCudaDevice* device, const CohortCudaTensor* ids,
+                    const CohortCudaTensor* counts);
+  void (*add_gated)(CohortCudaDevice* device, const CohortCudaTensor* x,
+                    const CohortCudaTensor* gate, const CohortCudaTensor* out);
+  /* Requests, edits and rows are host memory, one entry per row of logits (or per request); they
+   * may be reused after the call. */
+  void (*local_candidates)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                           const CohortCudaCandidateRequest* requests,
+                           const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out);
+  void (*local_masses)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                       const CohortCudaMassRequest* requests,
+                       const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out);
+  void (*local_pick)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                     const CohortCudaMassRequest* requests, const CohortCudaVocabularySlice* slice,
+                     const CohortCudaTensor* out);
+  void (*edit_logits)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                      const CohortCudaLogitEdits* edits, int64_t first_id,
+                      const CohortCudaTensor* out);
+  void (*recorded_candidates)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                              const CohortCudaTensor* sampling, int32_t candidates,
+                              const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out);
+  void (*choose_recorded)(CohortCudaDevice* device, const CohortCudaTensor* records, int64_t ranks,
+                          const CohortCudaTensor* sampling, int64_t valid_ids,
+                          const CohortCudaTensor* tokens);
+  void (*select_ids)(CohortCudaDevice* device, const CohortCudaTensor* sources,
+                     const CohortCudaTensor* last_tokens, const CohortCudaTensor* ids);
+  void (*store_tokens)(CohortCudaDevice* device, const CohortCudaTensor* tokens,
+                       const CohortCudaTensor* slots, const CohortCudaTensor* last_tokens);
   void (*sample)(CohortCudaDevice* device, const CohortCudaTensor* logits,
                  const CohortCudaSamplingRow* rows, int64_t valid_ids, const CohortCudaTensor* out);
   void (*log_probability)(CohortCudaDevice* device, const CohortCudaTensor* logits,
@@ -167,6 +283,8 @@ typedef struct CohortCudaTable {
                                     const CohortCudaTensor* inout);
   CohortCudaError (*all_gather)(CohortCudaCommunicator* communicator, const CohortCudaTensor* shard,
                                 const CohortCudaRange* parts, const CohortCudaTensor* out);
+  CohortCudaError (*all_to_all)(CohortCudaCommunicator* communicator,
+                                const CohortCudaExchange* send, const CohortCudaExchange* receive);
   /* Returns when every rank has reached it on its stream. */
   CohortCudaError (*barrier)(CohortCudaCommunicator* communicator);
   /* Any thread. NCCL's asynchronous error, and how many of the collectives enqueued so far the

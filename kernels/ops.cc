@@ -49,6 +49,12 @@ void CheckNorm(const TensorView& x, const TensorView& gamma, float eps, const Te
 
 void CheckBatch(const BatchView& batch, int64_t tokens) {
   CHECK_EQ(batch.tokens, tokens) << "rows of the batch";
+  CHECK(batch.leading_decodes >= 0 && batch.leading_decodes <= batch.sequences &&
+        batch.leading_decodes <= tokens)
+      << batch.leading_decodes << " decodes of " << batch.sequences << " sequences";
+  CHECK(batch.longest_chunk >= 0 && batch.longest_chunk <= tokens)
+      << "a chunk of " << batch.longest_chunk << " rows of " << tokens;
+  CheckIndices(batch.first_rows, batch.sequences + 1, "batch first_rows");
   CheckIndices(batch.positions, tokens, "batch positions");
   CheckIndices(batch.sequence_of_token, tokens, "batch sequence_of_token");
   CheckRank(batch.block_table, 2, "batch block_table");
@@ -390,6 +396,62 @@ void Ops::LocalPick(TensorView logits, absl::Span<const MassRequest> requests,
   CheckMassRequests(logits, requests, out, "LocalPick");
   if (!requests.empty()) {
     DoLocalPick(logits, requests, slice, out);
+  }
+}
+
+namespace {
+
+void CheckSampling(const TensorView& sampling, int64_t rows, StringView name) {
+  CheckDType(sampling, DType::kI32, name);
+  CheckShape(sampling, Shape{rows, kSamplingWords}, name);
+}
+
+}  // namespace
+
+void Ops::RecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                             const VocabularySlice& slice, TensorView out) {
+  CheckLogits(logits, "RecordedCandidates logits");
+  CheckSampling(sampling, logits.rows(), "RecordedCandidates sampling");
+  CHECK(candidates >= 1 && candidates <= kMaxCandidates) << candidates << " candidates";
+  CheckRank(out, 2, "RecordedCandidates out");
+  CheckDType(out, DType::kI32, "RecordedCandidates out");
+  CHECK_EQ(out.rows(), logits.rows()) << "RecordedCandidates out";
+  CHECK_LE(CandidateRecord::Words(candidates), out.columns()) << "RecordedCandidates out";
+  if (logits.rows() > 0) {
+    DoRecordedCandidates(logits, sampling, candidates, slice, out);
+  }
+}
+
+void Ops::ChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
+                         TensorView tokens) {
+  CheckRank(records, 2, "ChooseRecorded records");
+  CheckDType(records, DType::kI32, "ChooseRecorded records");
+  CHECK(records.rows() <= 1 || records.is_dense()) << "ChooseRecorded records are strided";
+  CHECK(ranks >= 1 && records.columns() % ranks == 0)
+      << records.columns() << " words of " << ranks << " ranks";
+  CHECK(CandidateRecord::Candidates(records.columns() / ranks) >= 1) << "ChooseRecorded records";
+  CheckSampling(sampling, records.rows(), "ChooseRecorded sampling");
+  CheckIndices(tokens, records.rows(), "ChooseRecorded tokens");
+  if (records.rows() > 0) {
+    DoChooseRecorded(records, ranks, sampling, valid_ids, tokens);
+  }
+}
+
+void Ops::SelectIds(TensorView sources, TensorView last_tokens, TensorView ids) {
+  CheckIndices(sources, ids.rows(), "SelectIds sources");
+  CheckIndices(last_tokens, last_tokens.rows(), "SelectIds last_tokens");
+  CheckIndices(ids, ids.rows(), "SelectIds ids");
+  if (ids.rows() > 0) {
+    DoSelectIds(sources, last_tokens, ids);
+  }
+}
+
+void Ops::StoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) {
+  CheckIndices(tokens, tokens.rows(), "StoreTokens tokens");
+  CheckIndices(slots, tokens.rows(), "StoreTokens slots");
+  CheckIndices(last_tokens, last_tokens.rows(), "StoreTokens last_tokens");
+  if (tokens.rows() > 0) {
+    DoStoreTokens(tokens, slots, last_tokens);
   }
 }
 

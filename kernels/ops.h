@@ -36,8 +36,9 @@ struct RopeTable {
 };
 
 // The rows of one step: any mixture of prefill chunks and decodes. Row r of sequence s sits at
-// position positions[r]; it sees the keys of positions 0..positions[r] of its sequence.
-// All arrays live in device memory; spans' lengths are known to the host.
+// position positions[r]; it sees the keys of positions 0..positions[r] of its sequence. The rows of
+// a sequence lie together at ascending positions, sequence after sequence.
+// All arrays live in device memory; numbers are known to the host.
 struct BatchView {
   int64_t tokens = 0;  // rows of this step
   int64_t sequences = 0;
@@ -46,6 +47,9 @@ struct BatchView {
   TensorView block_table;         // [sequences, max blocks] int32, ids of KV blocks in order
   TensorView rope_rows = {};      // [tokens] int32, the row of the rope table that rotates a token
   TensorView logit_factors = {};  // [tokens] fp32, positive; only DualChunkAttention reads them
+  TensorView first_rows = {};     // [sequences + 1] int32, where the rows of each sequence begin
+  int64_t leading_decodes = 0;    // so many of the first sequences have one row each
+  int64_t longest_chunk = 0;      // no sequence has more rows
 };
 
 // The paged key-value memory of one layer on this rank. Position p of a sequence is slot
@@ -192,6 +196,29 @@ class Ops {
   void LocalPick(TensorView logits, absl::Span<const MassRequest> requests,
                  const VocabularySlice& slice, TensorView out);
 
+  // LocalCandidates for rows without edits whose settings lie in device memory, so that a recorded
+  // step can be repeated with others. sampling [n, kSamplingWords] int32 (sampling.h); out [n, >=
+  // CandidateRecord::Words(candidates)] int32, rows may be strided: `candidates` of the largest
+  // logits (1..kMaxCandidates), and the sum of masses at the row's temperature, 0 where it is 0.
+  void RecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                          const VocabularySlice& slice, TensorView out);
+
+  // tokens[i] = what CandidateChooser (candidate_choice.h) reads from the records of all ranks, or
+  // kNoToken for a NaN or nothing finite, or kUndecided where the records do not suffice. records
+  // [n, ranks * words] int32, dense, rank by rank inside a row; sampling as above; tokens [n]
+  // int32.
+  void ChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
+                      TensorView tokens);
+
+  // ids[i] = sources[i] where it is an id, else the token that slot -1 - sources[i] sampled last.
+  // sources, ids [n] int32; last_tokens [slots] int32. A slot whose last token is none (below 0)
+  // gives id 0.
+  void SelectIds(TensorView sources, TensorView last_tokens, TensorView ids);
+
+  // last_tokens[slots[i]] = tokens[i] where slots[i] >= 0. slots, tokens [n] int32; a slot comes
+  // once at most.
+  void StoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens);
+
   // out[i] = logits[i] after edits[i]. logits, out [n, columns] fp32; column 0 is `first_id`.
   void EditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
                   TensorView out);
@@ -240,6 +267,12 @@ class Ops {
                              const VocabularySlice& slice, TensorView out) = 0;
   virtual void DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
                            const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                                    const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling,
+                                int64_t valid_ids, TensorView tokens) = 0;
+  virtual void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) = 0;
+  virtual void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) = 0;
   virtual void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
                             TensorView out) = 0;
   virtual void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,

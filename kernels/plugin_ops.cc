@@ -18,13 +18,30 @@ CohortCudaBatch ToPlugin(const BatchView& batch) {
           ToPlugin(batch.positions),
           ToPlugin(batch.sequence_of_token),
           ToPlugin(batch.block_table),
-          ToPlugin(batch.rope_rows)};
+          ToPlugin(batch.rope_rows),
+          ToPlugin(batch.logit_factors),
+          ToPlugin(batch.first_rows),
+          batch.leading_decodes,
+          batch.longest_chunk};
+}
+
+CohortCudaRope ToPlugin(const RopeTable& rope) {
+  return {ToPlugin(rope.cosine), ToPlugin(rope.sine), rope.keys_only ? 1 : 0};
+}
+
+CohortCudaRouting ToPlugin(const Routing& routing) {
+  return {ToPlugin(routing.ids), ToPlugin(routing.weights)};
+}
+
+CohortCudaVocabularySlice ToPlugin(const VocabularySlice& slice) {
+  return {slice.first_id, slice.valid_ids};
 }
 
 CohortCudaKv ToPlugin(const KvView& kv) { return {ToPlugin(kv.keys), ToPlugin(kv.values)}; }
 
 CohortCudaSamplingRow ToPlugin(const SamplingRow& row) {
-  return {row.temperature, row.top_p, row.top_k, row.sequence_index, row.seed, row.position};
+  return {row.temperature,    row.top_p, row.top_k,   row.min_p,
+          row.sequence_index, row.seed,  row.position};
 }
 
 }  // namespace
@@ -75,9 +92,8 @@ void PluginOps::DoMatMul(TensorView x, const Weight& w, const TensorView* bias, 
 
 void PluginOps::DoRopeAndStoreKv(TensorView qkv, int64_t query_heads, const RopeTable& rope,
                                  const BatchView& batch, const KvView& kv) {
-  CHECK(!rope.keys_only) << "the table of verbs rotates queries and keys alike";
   const CohortCudaTensor plugin_qkv = ToPlugin(qkv);
-  const CohortCudaRope plugin_rope = {ToPlugin(rope.cosine), ToPlugin(rope.sine)};
+  const CohortCudaRope plugin_rope = ToPlugin(rope);
   const CohortCudaBatch plugin_batch = ToPlugin(batch);
   const CohortCudaKv plugin_kv = ToPlugin(kv);
   table_->rope_and_store_kv(device_, &plugin_qkv, query_heads, &plugin_rope, &plugin_batch,
@@ -102,19 +118,113 @@ void PluginOps::DoSiluMultiply(TensorView gate_up, TensorView out) {
   table_->silu_multiply(device_, &plugin_gate_up, &plugin_out);
 }
 
-void PluginOps::DoRouteTopK(TensorView, bool, const Routing&) {
-  CHECK(false) << "the plugin has no experts";
+void PluginOps::DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                                     const DualChunks& chunks, const BatchView& batch,
+                                     const KvView& kv, float scale, TensorView out) {
+  const CohortCudaTensor plugin_queries = ToPlugin(queries);
+  const CohortCudaDualChunks plugin_chunks = {chunks.chunk_size, chunks.chunk_length,
+                                              ToPlugin(chunks.rope)};
+  const CohortCudaBatch plugin_batch = ToPlugin(batch);
+  const CohortCudaKv plugin_kv = ToPlugin(kv);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->dual_chunk_attention(device_, &plugin_queries, kv_head_of_query.data(),
+                               static_cast<int64_t>(kv_head_of_query.size()), &plugin_chunks,
+                               &plugin_batch, &plugin_kv, scale, &plugin_out);
 }
 
-void PluginOps::DoRoutedFfn(TensorView, const Routing&, const ExpertWeights&, const ExpertScratch&,
-                            TensorView) {
-  CHECK(false) << "the plugin has no experts";
+void PluginOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                             int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                             const KvView& kv) {
+  if (table_->project_qkv == nullptr) {
+    Ops::DoProjectQkv(x, w, bias, qkv, query_heads, rope, batch, kv);
+    return;
+  }
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_weight = ToPlugin(w.data);
+  const CohortCudaTensor plugin_bias = bias != nullptr ? ToPlugin(*bias) : CohortCudaTensor{};
+  const CohortCudaTensor plugin_qkv = ToPlugin(qkv);
+  const CohortCudaRope plugin_rope = ToPlugin(rope);
+  const CohortCudaBatch plugin_batch = ToPlugin(batch);
+  const CohortCudaKv plugin_kv = ToPlugin(kv);
+  table_->project_qkv(device_, &plugin_x, &plugin_weight, bias != nullptr ? &plugin_bias : nullptr,
+                      &plugin_qkv, query_heads, &plugin_rope, &plugin_batch, &plugin_kv);
 }
 
-void PluginOps::DoCountIds(TensorView, TensorView) { CHECK(false) << "the plugin has no experts"; }
+void PluginOps::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
+  if (table_->project_gate_up == nullptr) {
+    Ops::DoProjectGateUp(x, w, gate_up, out);
+    return;
+  }
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_weight = ToPlugin(w.data);
+  const CohortCudaTensor plugin_gate_up = ToPlugin(gate_up);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->project_gate_up(device_, &plugin_x, &plugin_weight, &plugin_gate_up, &plugin_out);
+}
 
-void PluginOps::DoAddGated(TensorView, TensorView, TensorView) {
-  CHECK(false) << "the plugin has no experts";
+void PluginOps::DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaRouting plugin_routing = ToPlugin(routing);
+  table_->route_top_k(device_, &plugin_logits, normalize ? 1 : 0, &plugin_routing);
+}
+
+void PluginOps::DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
+                            const ExpertScratch& scratch, TensorView out) {
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaRouting plugin_routing = ToPlugin(routing);
+  const CohortCudaExperts plugin_experts = {ToPlugin(experts.gate_up), ToPlugin(experts.down),
+                                            experts.first};
+  const CohortCudaExpertScratch plugin_scratch = {ToPlugin(scratch.gate_up),
+                                                  ToPlugin(scratch.activated)};
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->routed_ffn(device_, &plugin_x, &plugin_routing, &plugin_experts, &plugin_scratch,
+                     &plugin_out);
+}
+
+void PluginOps::DoCountIds(TensorView ids, TensorView counts) {
+  const CohortCudaTensor plugin_ids = ToPlugin(ids);
+  const CohortCudaTensor plugin_counts = ToPlugin(counts);
+  table_->count_ids(device_, &plugin_ids, &plugin_counts);
+}
+
+void PluginOps::DoAddGated(TensorView x, TensorView gate, TensorView out) {
+  const CohortCudaTensor plugin_x = ToPlugin(x);
+  const CohortCudaTensor plugin_gate = ToPlugin(gate);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->add_gated(device_, &plugin_x, &plugin_gate, &plugin_out);
+}
+
+void PluginOps::DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                                     const VocabularySlice& slice, TensorView out) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaTensor plugin_sampling = ToPlugin(sampling);
+  const CohortCudaVocabularySlice plugin_slice = ToPlugin(slice);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->recorded_candidates(device_, &plugin_logits, &plugin_sampling, candidates, &plugin_slice,
+                              &plugin_out);
+}
+
+void PluginOps::DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling,
+                                 int64_t valid_ids, TensorView tokens) {
+  const CohortCudaTensor plugin_records = ToPlugin(records);
+  const CohortCudaTensor plugin_sampling = ToPlugin(sampling);
+  const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
+  table_->choose_recorded(device_, &plugin_records, ranks, &plugin_sampling, valid_ids,
+                          &plugin_tokens);
+}
+
+void PluginOps::DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) {
+  const CohortCudaTensor plugin_sources = ToPlugin(sources);
+  const CohortCudaTensor plugin_last_tokens = ToPlugin(last_tokens);
+  const CohortCudaTensor plugin_ids = ToPlugin(ids);
+  table_->select_ids(device_, &plugin_sources, &plugin_last_tokens, &plugin_ids);
+}
+
+void PluginOps::DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) {
+  const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
+  const CohortCudaTensor plugin_slots = ToPlugin(slots);
+  const CohortCudaTensor plugin_last_tokens = ToPlugin(last_tokens);
+  table_->store_tokens(device_, &plugin_tokens, &plugin_slots, &plugin_last_tokens);
 }
 
 void PluginOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {

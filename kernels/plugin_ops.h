@@ -29,14 +29,27 @@ class PluginOps : public Ops {
   void DoPagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                         const BatchView& batch, const KvView& kv, float scale,
                         TensorView out) override;
+  void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
+                            const DualChunks& chunks, const BatchView& batch, const KvView& kv,
+                            float scale, TensorView out) override;
+  bool HasDualChunkAttention() const override { return table_->dual_chunk_attention != nullptr; }
+  void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
+                    int64_t query_heads, const RopeTable& rope, const BatchView& batch,
+                    const KvView& kv) override;
+  void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) override;
   void DoSiluMultiply(TensorView gate_up, TensorView out) override;
-  // The table has no experts: a model with them is refused before it is made.
   void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) override;
   void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
                    const ExpertScratch& scratch, TensorView out) override;
   void DoCountIds(TensorView ids, TensorView counts) override;
   void DoAddGated(TensorView x, TensorView gate, TensorView out) override;
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
+  void DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                            const VocabularySlice& slice, TensorView out) override;
+  void DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
+                        TensorView tokens) override;
+  void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) override;
+  void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) override;
   // The table has no entries for these yet: the rows come to the host, whose code answers, and what
   // it says goes back.
   void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,

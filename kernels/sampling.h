@@ -16,6 +16,7 @@
 namespace cohort {
 
 inline constexpr int32_t kNoToken = -1;
+inline constexpr int32_t kUndecided = -3;                    // the records of all ranks do not tell
 inline constexpr int64_t kMaxVocabulary = int64_t{1} << 19;  // so that sums of masses fit 64 bits
 
 // How one row of logits is turned into a token.
@@ -28,6 +29,12 @@ struct SamplingRow {
   uint32_t sequence_index = 0;  // which of a request's n sequences
   uint64_t position = 0;        // absolute position of the token being chosen
 };
+
+// A SamplingRow as int32 words of device memory: bits of temperature, top_p, min_p; top_k;
+// sequence_index; 0; seed; position (both with the low word first).
+inline constexpr int64_t kSamplingWords = 10;
+void WriteSamplingRow(const SamplingRow& row, int32_t* words);
+SamplingRow ReadSamplingRow(const int32_t* words);
 
 // What becomes of one logit: l + bias; then, where the id is repeated, that over the repetition
 // penalty when it is above 0 and else times it; then minus `penalty`.

@@ -1,10 +1,12 @@
 #include "runtime/worker_batch.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace cohort {
 
-absl::Status WorkerBatch::Allocate(int64_t max_tokens, Device& device, Rows& rows) {
+absl::Status WorkerBatch::Allocate(int64_t max_tokens, int64_t max_sequences, Device& device,
+                                   Rows& rows) {
   rows.positions.reserve(static_cast<size_t>(max_tokens));
   rows.sequences.reserve(static_cast<size_t>(max_tokens));
   rows.rope_rows.reserve(static_cast<size_t>(max_tokens));
@@ -13,6 +15,8 @@ absl::Status WorkerBatch::Allocate(int64_t max_tokens, Device& device, Rows& row
   ASSIGN_OR_RETURN(rows.sequences_tensor, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(rows.rope_rows_tensor, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(rows.logit_factors_tensor, device.Allocate({max_tokens}, DType::kF32));
+  rows.first_rows.reserve(static_cast<size_t>(max_sequences + 1));
+  ASSIGN_OR_RETURN(rows.first_rows_tensor, device.Allocate({max_sequences + 1}, DType::kI32));
   return absl::OkStatus();
 }
 
@@ -24,8 +28,8 @@ absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_
   batch.ids_.reserve(static_cast<size_t>(max_tokens));
   batch.wanted_.reserve(static_cast<size_t>(max_tokens));
   batch.block_tables_.reserve(static_cast<size_t>(max_sequences));
-  RETURN_IF_ERROR(Allocate(max_tokens, device, batch.all_));
-  RETURN_IF_ERROR(Allocate(max_tokens, device, batch.wanted_rows_));
+  RETURN_IF_ERROR(Allocate(max_tokens, max_sequences, device, batch.all_));
+  RETURN_IF_ERROR(Allocate(max_tokens, max_sequences, device, batch.wanted_rows_));
   ASSIGN_OR_RETURN(batch.ids_tensor_, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(batch.wanted_tensor_, device.Allocate({max_tokens}, DType::kI32));
   ASSIGN_OR_RETURN(batch.tables_tensor_,
@@ -35,8 +39,10 @@ absl::StatusOr<WorkerBatch> WorkerBatch::Create(int64_t max_tokens, int64_t max_
 
 int64_t WorkerBatch::WorkspaceBytes(int64_t max_tokens, int64_t max_sequences,
                                     int64_t blocks_per_sequence) {
-  // Two kinds of rows with four numbers each, all the ids and which are wanted.
-  return SizeOf(DType::kI32) * (10 * max_tokens + max_sequences * blocks_per_sequence);
+  // Two kinds of rows with four numbers each and where sequences begin, all the ids and which are
+  // wanted.
+  return SizeOf(DType::kI32) *
+         (10 * max_tokens + 2 * (max_sequences + 1) + max_sequences * blocks_per_sequence);
 }
 
 void WorkerBatch::Clear() {
@@ -90,7 +96,13 @@ TensorView WorkerBatch::UploadTables() {
   return tables;
 }
 
-BatchView WorkerBatch::Upload(const Rows& rows, TensorView block_table) {
+void WorkerBatch::CountRows(const Rows& rows, int64_t sequences, std::vector<int32_t>* first_rows) {
+  first_rows->assign(static_cast<size_t>(sequences) + 1, 0);
+  for (const int32_t sequence : rows.sequences) ++(*first_rows)[static_cast<size_t>(sequence) + 1];
+  std::partial_sum(first_rows->begin(), first_rows->end(), first_rows->begin());
+}
+
+BatchView WorkerBatch::Upload(Rows& rows, TensorView block_table) {
   BatchView view;
   view.tokens = static_cast<int64_t>(rows.positions.size());
   view.sequences = block_table.rows();
@@ -98,7 +110,16 @@ BatchView WorkerBatch::Upload(const Rows& rows, TensorView block_table) {
   view.sequence_of_token = rows.sequences_tensor.view().Rows(0, view.tokens);
   view.rope_rows = rows.rope_rows_tensor.view().Rows(0, view.tokens);
   view.logit_factors = rows.logit_factors_tensor.view().Rows(0, view.tokens);
+  view.first_rows = rows.first_rows_tensor.view().Rows(0, view.sequences + 1);
   view.block_table = block_table;
+  CountRows(rows, view.sequences, &rows.first_rows);
+  for (int64_t sequence = 0; sequence < view.sequences; ++sequence) {
+    const int32_t* first = &rows.first_rows[static_cast<size_t>(sequence)];
+    const int64_t count = first[1] - first[0];
+    view.longest_chunk = std::max(view.longest_chunk, count);
+    view.leading_decodes += view.leading_decodes == sequence && count == 1 ? 1 : 0;
+  }
+  device_->CopyFromHost(rows.first_rows.data(), view.first_rows);
   device_->CopyFromHost(rows.rope_rows.data(), view.rope_rows);
   device_->CopyFromHost(rows.logit_factors.data(), view.logit_factors);
   device_->CopyFromHost(rows.positions.data(), view.positions);

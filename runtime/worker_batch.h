@@ -48,11 +48,15 @@ class WorkerBatch {
   struct Rows {
     std::vector<int32_t> positions, sequences, rope_rows;         // [rows]
     std::vector<float> logit_factors;                             // [rows]
+    std::vector<int32_t> first_rows;                              // [sequences + 1]
     Tensor positions_tensor, sequences_tensor, rope_rows_tensor;  // [max tokens] int32
     Tensor logit_factors_tensor;                                  // [max tokens] fp32
+    Tensor first_rows_tensor;                                     // [max sequences + 1] int32
   };
-  static absl::Status Allocate(int64_t max_tokens, Device& device, Rows& rows);
-  BatchView Upload(const Rows& rows, TensorView block_table);
+  static absl::Status Allocate(int64_t max_tokens, int64_t max_sequences, Device& device,
+                               Rows& rows);
+  static void CountRows(const Rows& rows, int64_t sequences, std::vector<int32_t>* first_rows);
+  BatchView Upload(Rows& rows, TensorView block_table);
   TensorView UploadTables();
 
   std::vector<int32_t> ids_;     // [tokens]

@@ -54,6 +54,12 @@ class CpuOps : public Ops {
                      const VocabularySlice& slice, TensorView out) override;
   void DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
                    const VocabularySlice& slice, TensorView out) override;
+  void DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                            const VocabularySlice& slice, TensorView out) override;
+  void DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
+                        TensorView tokens) override;
+  void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) override;
+  void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) override;
   void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
                     TensorView out) override;
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/candidate_choice.h"
 #include "kernels/cpu/logit_rows.h"
 #include "kernels/cpu/ops.h"
 
@@ -61,6 +62,54 @@ void CpuOps::DoLocalPick(TensorView logits, absl::Span<const MassRequest> reques
       PickByMass(RowOf(logits, request.row), request, slice, ThreadScratch(), out.Row<int32_t>(i));
     }
   });
+}
+
+void CpuOps::DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
+                                  const VocabularySlice& slice, TensorView out) {
+  threads_.ParallelFor(logits.rows(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const CandidateRequest request = {
+          .candidates = candidates,
+          .temperature = ReadSamplingRow(sampling.Row<int32_t>(row)).temperature};
+      Summarise(RowOf(logits, row), request, slice, ThreadScratch(), out.Row<int32_t>(row));
+    }
+  });
+}
+
+void CpuOps::DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling,
+                              int64_t valid_ids, TensorView tokens) {
+  static thread_local CandidateChooser chooser;
+  static thread_local std::vector<CandidateRecord> of_ranks;
+  const int64_t words = records.columns() / ranks;
+  const int32_t asked = static_cast<int32_t>(CandidateRecord::Candidates(words));
+  for (int64_t row = 0; row < records.rows(); ++row) {
+    of_ranks.clear();
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      of_ranks.emplace_back(records.Row<int32_t>(row) + rank * words);
+    }
+    const Choice choice =
+        chooser.Choose(of_ranks, ReadSamplingRow(sampling.Row<int32_t>(row)), valid_ids, asked);
+    tokens.As<int32_t>()[row] = choice.kind == Choice::Kind::kToken ? choice.token : kUndecided;
+  }
+}
+
+void CpuOps::DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) {
+  for (int64_t i = 0; i < ids.rows(); ++i) {
+    const int32_t source = sources.As<int32_t>()[i];
+    CHECK_LT(-1 - source, last_tokens.rows()) << "slot of row " << i;
+    ids.As<int32_t>()[i] =
+        source >= 0 ? source : std::max(last_tokens.As<int32_t>()[-1 - source], 0);
+  }
+}
+
+void CpuOps::DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) {
+  for (int64_t i = 0; i < tokens.rows(); ++i) {
+    const int32_t slot = slots.As<int32_t>()[i];
+    CHECK_LT(slot, last_tokens.rows()) << "slot of row " << i;
+    if (slot >= 0) {
+      last_tokens.As<int32_t>()[slot] = tokens.As<int32_t>()[i];
+    }
+  }
 }
 
 void CpuOps::DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,

@@ -49,17 +49,21 @@ class Decode {
     factors_ = Fill({batch_}, DType::kF32);
     positions_ = Count({batch_}, length - 1, 0);
     sequences_ = Count({batch_}, 0, 1);
+    first_rows_ = Count({batch_ + 1}, 0, 1);
     blocks_ = Count({batch_, blocks}, 0, 1);
   }
 
   double Run(bool dual_chunks) {
-    const BatchView batch{batch_,
-                          batch_,
-                          positions_.view(),
-                          sequences_.view(),
-                          blocks_.view(),
-                          positions_.view(),
-                          factors_.view()};
+    const BatchView batch{.tokens = batch_,
+                          .sequences = batch_,
+                          .positions = positions_.view(),
+                          .sequence_of_token = sequences_.view(),
+                          .block_table = blocks_.view(),
+                          .rope_rows = positions_.view(),
+                          .logit_factors = factors_.view(),
+                          .first_rows = first_rows_.view(),
+                          .leading_decodes = batch_,
+                          .longest_chunk = 1};
     const KvView kv{keys_.view(), values_.view()};
     const double start = clock_();
     if (dual_chunks) {
@@ -106,7 +110,8 @@ class Decode {
   Clock clock_;
   int64_t chunk_length_, batch_, head_dim_;
   std::vector<int32_t> kv_head_of_query_;
-  Tensor queries_, out_, keys_, values_, table_, factors_, positions_, sequences_, blocks_;
+  Tensor queries_, out_, keys_, values_, table_, factors_, positions_, sequences_, blocks_,
+      first_rows_;
 };
 
 Flags Defaults() {

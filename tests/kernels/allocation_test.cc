@@ -66,7 +66,16 @@ class Layer {
     const auto rows = [&](const Tensor& tensor) { return tensor.view().Rows(0, tokens); };
     const TensorView table(indices_.view().data, DType::kI32, Shape{1, kTokens});
     const TensorView positions = indices_.view().Rows(first, tokens);
-    const BatchView batch{tokens, 1, positions, rows(zeros_), table, positions};
+    first_rows_.view().As<int32_t>()[1] = static_cast<int32_t>(tokens);
+    const BatchView batch{.tokens = tokens,
+                          .sequences = 1,
+                          .positions = positions,
+                          .sequence_of_token = rows(zeros_),
+                          .block_table = table,
+                          .rope_rows = positions,
+                          .first_rows = first_rows_.view(),
+                          .leading_decodes = tokens == 1 ? 1 : 0,
+                          .longest_chunk = tokens};
     const KvView kv{keys_.view(), values_.view()};
     const RopeTable rope{cosine_.view(), cosine_.view()};
     const TensorView queries = rows(qkv_).Columns(0, kHeads * kHeadDim);
@@ -104,6 +113,7 @@ class Layer {
   const std::vector<int32_t> kv_head_of_query_ = {0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1};
   Tensor indices_ = Make({kTokens}, DType::kI32);
   Tensor zeros_ = Make({kTokens}, DType::kI32);
+  Tensor first_rows_ = Make({2}, DType::kI32);
   Tensor cosine_ = Make({kTokens, kHeadDim / 2}, DType::kF32);
   Tensor x_ = Make({kTokens, kHidden});
   Tensor normed_ = Make({kTokens, kHidden});

@@ -105,6 +105,8 @@ struct DeviceStep {
   DeviceTensor positions;
   DeviceTensor sequences;
   DeviceTensor block_table;
+  std::vector<int32_t> host_first_rows;
+  DeviceTensor first_rows;
   DeviceTensor keys;
   DeviceTensor values;
 
@@ -112,12 +114,35 @@ struct DeviceStep {
       : positions(device, batch.positions),
         sequences(device, batch.sequence_of_token),
         block_table(device, batch.block_table),
+        host_first_rows(FirstRows(batch)),
+        first_rows(device, Indices(host_first_rows)),
         keys(device, kv.keys),
         values(device, kv.values) {}
 
+  static std::vector<int32_t> FirstRows(const reference::Batch& batch) {
+    std::vector<int32_t> rows(static_cast<size_t>(batch.block_table.rows()) + 1, 0);
+    for (const double sequence : batch.sequence_of_token.values) {
+      ++rows[static_cast<size_t>(sequence) + 1];
+    }
+    std::partial_sum(rows.begin(), rows.end(), rows.begin());
+    return rows;
+  }
+
   BatchView batch() const {
-    return {positions.view().rows(), block_table.view().rows(), positions.view(),
-            sequences.view(),        block_table.view(),        positions.view()};
+    BatchView view = {.tokens = positions.view().rows(),
+                      .sequences = block_table.view().rows(),
+                      .positions = positions.view(),
+                      .sequence_of_token = sequences.view(),
+                      .block_table = block_table.view(),
+                      .rope_rows = positions.view(),
+                      .first_rows = first_rows.view()};
+    for (size_t sequence = 0; sequence + 1 < host_first_rows.size(); ++sequence) {
+      const int64_t rows = host_first_rows[sequence + 1] - host_first_rows[sequence];
+      view.longest_chunk = std::max(view.longest_chunk, rows);
+      const bool leads = view.leading_decodes == static_cast<int64_t>(sequence);
+      view.leading_decodes += leads && rows == 1 ? 1 : 0;
+    }
+    return view;
   }
   KvView kv() const { return {keys.view(), values.view()}; }
 };

@@ -157,13 +157,17 @@ class Attention {
     const DeviceTensor on_device(device_, Indices(positions));
     const DeviceTensor rope_rows(device_, Indices(rows));
     const DeviceTensor sequences(device_, Filled(DType::kI32, Shape{end - begin}, 0));
-    const BatchView batch{end - begin,
-                          1,
-                          on_device.view(),
-                          sequences.view(),
-                          table_.view(),
-                          rope_rows.view(),
-                          factors_.view().Rows(begin, end - begin)};
+    const DeviceTensor first_rows(device_, Indices({0, static_cast<int32_t>(end - begin)}));
+    const BatchView batch{.tokens = end - begin,
+                          .sequences = 1,
+                          .positions = on_device.view(),
+                          .sequence_of_token = sequences.view(),
+                          .block_table = table_.view(),
+                          .rope_rows = rope_rows.view(),
+                          .logit_factors = factors_.view().Rows(begin, end - begin),
+                          .first_rows = first_rows.view(),
+                          .leading_decodes = end - begin == 1 ? 1 : 0,
+                          .longest_chunk = end - begin};
     const KvView kv{keys_.view(), values_.view()};
     const RopeTable rope{cosine_.view(), sine_.view(), !plain};
     const TensorView queries = qkv.view().Columns(0, text_.columns());

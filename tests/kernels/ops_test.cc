@@ -24,7 +24,17 @@ class OpsDeathTest : public testing::Test {
     table.As<int32_t>()[0] = block;
     const TensorView positions = Make(DType::kI32, Shape{1});
     positions.As<int32_t>()[0] = position;
-    return {1, 1, positions, Make(DType::kI32, Shape{1}), table, positions};
+    const TensorView first_rows = Make(DType::kI32, Shape{2});
+    first_rows.As<int32_t>()[1] = 1;
+    return {.tokens = 1,
+            .sequences = 1,
+            .positions = positions,
+            .sequence_of_token = Make(DType::kI32, Shape{1}),
+            .block_table = table,
+            .rope_rows = positions,
+            .first_rows = first_rows,
+            .leading_decodes = 1,
+            .longest_chunk = 1};
   }
   KvView Kv(int64_t head_dim) {
     return {Make(DType::kF32, Shape{3, 1, 4, head_dim}),

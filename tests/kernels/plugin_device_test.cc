@@ -230,12 +230,14 @@ TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
   const TensorView queries = View({2, 16}, DType::kF32);
   const TensorView out = View({2, 16}, DType::kF32);
   const RopeTable rope = {View({9, 4}, DType::kF32), View({9, 4}, DType::kF32)};
-  const BatchView batch = {2,
-                           1,
-                           View({2}, DType::kI32),
-                           View({2}, DType::kI32),
-                           View({1, 3}, DType::kI32),
-                           View({2}, DType::kI32)};
+  const BatchView batch = {.tokens = 2,
+                           .sequences = 1,
+                           .positions = View({2}, DType::kI32),
+                           .sequence_of_token = View({2}, DType::kI32),
+                           .block_table = View({1, 3}, DType::kI32),
+                           .rope_rows = View({2}, DType::kI32),
+                           .first_rows = View({2}, DType::kI32),
+                           .longest_chunk = 2};
   const KvView kv = {View({3, 1, 4, 8}, DType::kF32), View({3, 1, 4, 8}, DType::kF32)};
   device_.ops().RopeAndStoreKv(qkv, 2, rope, batch, kv);
   EXPECT_EQ(other_side_.verb, "rope_and_store_kv");

@@ -26,7 +26,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // The layout both sides were compiled against; a change here must raise the version.
-static_assert(kCohortCudaTableVersion == 2);
+static_assert(kCohortCudaTableVersion == 3);
 static_assert(sizeof(CohortCudaError) == 516);
 static_assert(sizeof(CohortCudaTensor) == 56);
 static_assert(offsetof(CohortCudaTensor, dims) == 8);
@@ -34,16 +34,16 @@ static_assert(offsetof(CohortCudaTensor, row_stride) == 40);
 static_assert(offsetof(CohortCudaTensor, dtype) == 48);
 static_assert(offsetof(CohortCudaTensor, rank) == 52);
 static_assert(sizeof(CohortCudaProperties) == 160);
-static_assert(sizeof(CohortCudaBatch) == 16 + 4 * sizeof(CohortCudaTensor));
+static_assert(sizeof(CohortCudaBatch) == 32 + 6 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaKv) == 2 * sizeof(CohortCudaTensor));
-static_assert(sizeof(CohortCudaRope) == 2 * sizeof(CohortCudaTensor));
-static_assert(sizeof(CohortCudaSamplingRow) == 32);
+static_assert(sizeof(CohortCudaRope) == 8 + 2 * sizeof(CohortCudaTensor));
+static_assert(sizeof(CohortCudaSamplingRow) == 40);
 static_assert(sizeof(CohortCudaRange) == 16);
 static_assert(sizeof(CohortCudaUniqueId) == 128);
 static_assert(offsetof(CohortCudaTable, version) == 0);
 static_assert(offsetof(CohortCudaTable, bytes) == 4);
 static_assert(offsetof(CohortCudaTable, device_count) == 8);
-static_assert(sizeof(CohortCudaTable) == 8 + 27 * sizeof(void*));
+static_assert(sizeof(CohortCudaTable) == 8 + 43 * sizeof(void*));
 
 std::string BuiltPlugin() { return std::string(COHORT_BINARY_DIR) + "/lib/libcohort_cuda.so"; }
 

@@ -13,6 +13,7 @@ struct Sequence {
   DeviceTensor positions;
   DeviceTensor sequences;
   DeviceTensor block_table;
+  DeviceTensor first_rows;
   DeviceTensor keys;
   DeviceTensor values;
 
@@ -20,6 +21,7 @@ struct Sequence {
       : positions(device, Indices(Ascending(tokens))),
         sequences(device, Filled(DType::kI32, Shape{tokens}, 0)),
         block_table(device, TableOf(tokens)),
+        first_rows(device, Indices({0, static_cast<int32_t>(tokens)})),
         keys(device, Poison(dtype, Cache(tokens, kv_heads, head_dim))),
         values(device, Poison(dtype, Cache(tokens, kv_heads, head_dim))) {}
 
@@ -38,8 +40,16 @@ struct Sequence {
     return Shape{Blocks(tokens), kv_heads, kBlockSize, head_dim};
   }
   BatchView batch() const {
-    return {positions.view().rows(), 1, positions.view(), sequences.view(), block_table.view(),
-            positions.view()};
+    const int64_t tokens = positions.view().rows();
+    return {.tokens = tokens,
+            .sequences = 1,
+            .positions = positions.view(),
+            .sequence_of_token = sequences.view(),
+            .block_table = block_table.view(),
+            .rope_rows = positions.view(),
+            .first_rows = first_rows.view(),
+            .leading_decodes = tokens == 1 ? 1 : 0,
+            .longest_chunk = tokens};
   }
   KvView kv() const { return {keys.view(), values.view()}; }
 };
