@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace cohort::cuda {
@@ -224,12 +225,10 @@ void RopeAndStoreKv(CohortCudaDevice* device, const CohortCudaTensor* qkv, int64
   Activate(device);
   WithActivation(qkv->dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    RopeAndStoreKvKernel<T>
-        <<<static_cast<unsigned>(batch->tokens), kRopeThreads, 0, device->stream>>>(
-            RowsOf<T>(*qkv), query_heads, RowsOf<const float>(rope->cosine),
-            RowsOf<const float>(rope->sine), BatchOf(*batch), PagedKvOf<T>(*kv));
+    Launch(device, "RopeAndStoreKv", {static_cast<unsigned>(batch->tokens), kRopeThreads},
+           RopeAndStoreKvKernel<T>, RowsOf<T>(*qkv), query_heads, RowsOf<const float>(rope->cosine),
+           RowsOf<const float>(rope->sine), BatchOf(*batch), PagedKvOf<T>(*kv));
   });
-  CheckLaunch(device, "RopeAndStoreKv");
 }
 
 void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
@@ -256,11 +255,10 @@ void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
   const dim3 grid(static_cast<unsigned>(batch->tokens), static_cast<unsigned>(query_heads));
   WithActivation(queries->dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    PagedAttentionKernel<T><<<grid, kAttentionWarps * 32, 0, device->stream>>>(
-        RowsOf<const T>(*queries), heads, BatchOf(*batch), PagedKvOf<const T>(*kv), scale,
-        RowsOf<T>(*out));
+    Launch(device, "PagedAttention", {grid, kAttentionWarps * 32}, PagedAttentionKernel<T>,
+           RowsOf<const T>(*queries), heads, BatchOf(*batch), PagedKvOf<const T>(*kv), scale,
+           RowsOf<T>(*out));
   });
-  CheckLaunch(device, "PagedAttention");
 }
 
 }  // namespace cohort::cuda

@@ -29,10 +29,28 @@ CohortCudaError NoDevice(cudaError_t result) {
   return MakeError(kCohortCudaNotUsable, "cudaGetDeviceCount: %s", cudaGetErrorString(result));
 }
 
+cudaError_t ReadAttributes(CohortCudaDevice* device) {
+  int major = 0;
+  int minor = 0;
+  cudaError_t result =
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device->index);
+  if (result == cudaSuccess) {
+    result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device->index);
+  }
+  device->compute = 10 * major + minor;
+  return result != cudaSuccess
+             ? result
+             : cudaDeviceGetAttribute(&device->multiprocessors, cudaDevAttrMultiProcessorCount,
+                                      device->index);
+}
+
 // Fills what `device` owns; on an error the caller destroys what is there.
 CohortCudaError Initialize(CohortCudaDevice* device) {
   if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
     return FromCuda(result, "cudaSetDevice");
+  }
+  if (const cudaError_t result = ReadAttributes(device); result != cudaSuccess) {
+    return FromCuda(result, "cudaDeviceGetAttribute");
   }
   if (const cudaError_t result = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
       result != cudaSuccess) {
@@ -89,12 +107,6 @@ void Stick(CohortCudaDevice* device, const CohortCudaError& error) {
 void Activate(CohortCudaDevice* device) {
   if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
     Stick(device, FromCuda(result, "cudaSetDevice"));
-  }
-}
-
-void CheckLaunch(CohortCudaDevice* device, const char* kernel) {
-  if (const cudaError_t result = cudaGetLastError(); result != cudaSuccess) {
-    Stick(device, FromCuda(result, kernel));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <unordered_map>
 
 #include "kernels/cuda_plugin.h"
 
@@ -32,13 +33,17 @@ CohortCudaError FromCuda(cudaError_t result, const char* what);
 
 }  // namespace cohort::cuda
 
-// Used from one thread, but for `index` and `stream`, which never change.
+// Used from one thread, but for what Initialize sets, which never changes.
 struct CohortCudaDevice {
   int index = 0;
+  int compute = 0;  // 90 is compute capability 9.0
+  int multiprocessors = 0;
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
   void* workspace = nullptr;  // kWorkspaceBytes
   cohort::cuda::MatMulPlansPointer plans;
+  // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
+  std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;
   CohortCudaError first_error{};  // since the last Synchronize
 };
 
@@ -49,9 +54,6 @@ void Stick(CohortCudaDevice* device, const CohortCudaError& error);
 
 // Makes the device current for the calling thread: every entry's first line.
 void Activate(CohortCudaDevice* device);
-
-// After every kernel launch.
-void CheckLaunch(CohortCudaDevice* device, const char* kernel);
 
 }  // namespace cohort::cuda
 

@@ -1,5 +1,6 @@
 // A product without a library, and the bias that cuBLASLt cannot add.
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -46,8 +47,8 @@ void LaunchPlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
     const T* addend = bias != nullptr ? static_cast<const T*>(bias->data) + begin : nullptr;
     const dim3 grid(static_cast<unsigned>(out.dims[0]),
                     static_cast<unsigned>((columns + kWarps - 1) / kWarps));
-    PlainMatMulKernel<T, Out><<<grid, kWarps * 32, 0, device->stream>>>(
-        RowsOf<const T>(x), weights, x.dims[1], addend, columns, result);
+    Launch(device, "PlainMatMul", {grid, kWarps * 32}, PlainMatMulKernel<T, Out>,
+           RowsOf<const T>(x), weights, x.dims[1], addend, columns, result);
   }
 }
 
@@ -72,16 +73,14 @@ void PlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
   } else {
     LaunchPlainMatMul<BFloat16, BFloat16>(device, x, weight, bias, out);
   }
-  CheckLaunch(device, "PlainMatMul");
 }
 
 void AddBias(CohortCudaDevice* device, const CohortCudaTensor& bias, const CohortCudaTensor& out) {
   WithActivation(bias.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    AddBiasKernel<T><<<static_cast<unsigned>(out.dims[0]), kBiasThreads, 0, device->stream>>>(
-        static_cast<const T*>(bias.data), out.dims[1], RowsOf<float>(out));
+    Launch(device, "AddBias", {static_cast<unsigned>(out.dims[0]), kBiasThreads}, AddBiasKernel<T>,
+           static_cast<const T*>(bias.data), out.dims[1], RowsOf<float>(out));
   });
-  CheckLaunch(device, "AddBias");
 }
 
 }  // namespace cohort::cuda

@@ -189,9 +189,7 @@ CohortCudaError ReduceInOneShot(CohortCudaCommunicator* c, int32_t dtype, char* 
                          c->device->stream);
   });
   if (error.code == kCohortCudaOk) {
-    error = FromCuda(
-        c, SumInRankOrder(c->device->stream, dtype, c->staging, c->world, c->rank, count, data),
-        "AllReduceSum");
+    SumInRankOrder(c->device, dtype, c->staging, c->world, c->rank, count, data);
   }
   return error;
 }
@@ -214,12 +212,7 @@ CohortCudaError ReduceInTwoShots(CohortCudaCommunicator* c, int32_t dtype, char*
   if (error.code != kCohortCudaOk) {
     return error;
   }
-  error = FromCuda(
-      c, SumInRankOrder(c->device->stream, dtype, c->staging, c->world, c->rank, part, own),
-      "AllReduceSum");
-  if (error.code != kCohortCudaOk) {
-    return error;
-  }
+  SumInRankOrder(c->device, dtype, c->staging, c->world, c->rank, part, own);
   return Enqueue(c, "AllReduceSum", [&](ncclComm_t comm) {
     return ncclAllGather(own, data, static_cast<size_t>(bytes), ncclInt8, comm, c->device->stream);
   });

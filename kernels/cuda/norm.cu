@@ -3,6 +3,7 @@
 // the first it may read in the second without a barrier.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace cohort::cuda {
@@ -69,17 +70,17 @@ __global__ void AddRmsNormKernel(Rows<T> residual, Rows<const X> x, const T* gam
 template <class T, int kVec>
 void LaunchRmsNorm(CohortCudaDevice* device, const CohortCudaTensor& x,
                    const CohortCudaTensor& gamma, float eps, const CohortCudaTensor& out) {
-  RmsNormKernel<T, kVec><<<static_cast<unsigned>(x.dims[0]), kThreads, 0, device->stream>>>(
-      RowsOf<const T>(x), static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
+  Launch(device, "RmsNorm", {static_cast<unsigned>(x.dims[0]), kThreads}, RmsNormKernel<T, kVec>,
+         RowsOf<const T>(x), static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
 }
 
 template <class T, class X, int kVec>
 void LaunchAddRmsNorm(CohortCudaDevice* device, const CohortCudaTensor& residual,
                       const CohortCudaTensor& x, const CohortCudaTensor& gamma, float eps,
                       const CohortCudaTensor& out) {
-  AddRmsNormKernel<T, X, kVec><<<static_cast<unsigned>(x.dims[0]), kThreads, 0, device->stream>>>(
-      RowsOf<T>(residual), RowsOf<const X>(x), static_cast<const T*>(gamma.data), eps, x.dims[1],
-      RowsOf<T>(out));
+  Launch(device, "AddRmsNorm", {static_cast<unsigned>(x.dims[0]), kThreads},
+         AddRmsNormKernel<T, X, kVec>, RowsOf<T>(residual), RowsOf<const X>(x),
+         static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
 }
 
 bool Aligned(const CohortCudaTensor& vector) {
@@ -103,7 +104,6 @@ void RmsNorm(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCu
       LaunchRmsNorm<T, 1>(device, *x, *gamma, eps, *out);
     }
   });
-  CheckLaunch(device, "RmsNorm");
 }
 
 void AddRmsNorm(CohortCudaDevice* device, const CohortCudaTensor* residual,
@@ -128,7 +128,6 @@ void AddRmsNorm(CohortCudaDevice* device, const CohortCudaTensor* residual,
   } else {
     launch.template operator()<BFloat16, BFloat16>();
   }
-  CheckLaunch(device, "AddRmsNorm");
 }
 
 }  // namespace cohort::cuda

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace cohort::cuda {
@@ -37,9 +38,9 @@ void LaunchEmbed(CohortCudaDevice* device, const CohortCudaTensor& ids,
   constexpr int kVec = 16 / sizeof(T);
   const auto kernel = CutsIntoPacks(out.dims[1], kVec, {&table, &out}) ? EmbedKernel<T, Out, kVec>
                                                                        : EmbedKernel<T, Out, 1>;
-  kernel<<<static_cast<unsigned>(out.dims[0]), kThreads, 0, device->stream>>>(
-      RowsOf<const int32_t>(ids), RowsOf<const T>(table), first_row, table.dims[0], out.dims[1],
-      RowsOf<Out>(out));
+  Launch(device, "Embed", {static_cast<unsigned>(out.dims[0]), kThreads}, kernel,
+         RowsOf<const int32_t>(ids), RowsOf<const T>(table), first_row, table.dims[0], out.dims[1],
+         RowsOf<Out>(out));
 }
 
 // One block copies one row as `columns` words, whatever they hold.
@@ -59,8 +60,8 @@ void LaunchGatherRows(CohortCudaDevice* device, const CohortCudaTensor& x,
                       const CohortCudaTensor& rows, const CohortCudaTensor& out, int per_word) {
   const Rows<const Word> from = {static_cast<const Word*>(x.data), x.row_stride / per_word};
   const Rows<Word> to = {static_cast<Word*>(out.data), out.row_stride / per_word};
-  GatherRowsKernel<Word><<<static_cast<unsigned>(out.dims[0]), kThreads, 0, device->stream>>>(
-      from, RowsOf<const int32_t>(rows), out.dims[1] / per_word, to);
+  Launch(device, "GatherRows", {static_cast<unsigned>(out.dims[0]), kThreads},
+         GatherRowsKernel<Word>, from, RowsOf<const int32_t>(rows), out.dims[1] / per_word, to);
 }
 
 // blockIdx.x is the row, blockIdx.y a stretch of kThreads packs; one thread computes one pack.
@@ -88,8 +89,8 @@ void LaunchSiluMultiply(CohortCudaDevice* device, const CohortCudaTensor& gate_u
   const int64_t stretch = int64_t{kThreads} * kVec;
   const dim3 grid(static_cast<unsigned>(out.dims[0]),
                   static_cast<unsigned>((out.dims[1] + stretch - 1) / stretch));
-  SiluMultiplyKernel<T, kVec><<<grid, kThreads, 0, device->stream>>>(RowsOf<const T>(gate_up),
-                                                                     out.dims[1], RowsOf<T>(out));
+  Launch(device, "SiluMultiply", {grid, kThreads}, SiluMultiplyKernel<T, kVec>,
+         RowsOf<const T>(gate_up), out.dims[1], RowsOf<T>(out));
 }
 
 bool IsEmpty(const CohortCudaTensor& matrix) { return matrix.dims[0] == 0 || matrix.dims[1] == 0; }
@@ -109,7 +110,6 @@ void Embed(CohortCudaDevice* device, const CohortCudaTensor* ids, const CohortCu
   } else {
     LaunchEmbed<BFloat16, BFloat16>(device, *ids, *table, first_row, *out);
   }
-  CheckLaunch(device, "Embed");
 }
 
 void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* rows,
@@ -126,7 +126,6 @@ void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const Cohor
   } else {
     LaunchGatherRows<uint16_t>(device, *x, *rows, *out, 1);
   }
-  CheckLaunch(device, "GatherRows");
 }
 
 void SiluMultiply(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
@@ -144,7 +143,6 @@ void SiluMultiply(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
       LaunchSiluMultiply<T, 1>(device, *gate_up, *out);
     }
   });
-  CheckLaunch(device, "SiluMultiply");
 }
 
 }  // namespace cohort::cuda

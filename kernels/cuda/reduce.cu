@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -25,15 +26,15 @@ __global__ void SumInRankOrderKernel(const T* parts, int32_t world, int32_t own,
 
 }  // namespace
 
-cudaError_t SumInRankOrder(cudaStream_t stream, int32_t dtype, const void* parts, int32_t world,
-                           int32_t own, int64_t count, void* out) {
+void SumInRankOrder(CohortCudaDevice* device, int32_t dtype, const void* parts, int32_t world,
+                    int32_t own, int64_t count, void* out) {
   const int64_t blocks = std::min((count + kThreads - 1) / kThreads, kMaxBlocks);
   WithActivation(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    SumInRankOrderKernel<T><<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-        static_cast<const T*>(parts), world, own, count, static_cast<T*>(out));
+    Launch(device, "SumInRankOrder", {static_cast<unsigned>(blocks), kThreads},
+           SumInRankOrderKernel<T>, static_cast<const T*>(parts), world, own, count,
+           static_cast<T*>(out));
   });
-  return cudaGetLastError();
 }
 
 }  // namespace cohort::cuda

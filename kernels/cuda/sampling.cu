@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/philox.h"
 
@@ -260,9 +261,8 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
     }
     Rows<const float> from = RowsOf<const float>(*logits);
     from.data += begin * from.stride;
-    SampleKernel<<<static_cast<unsigned>(here), kThreads, 0, device->stream>>>(
-        from, choices, valid_ids, static_cast<int32_t*>(out->data) + begin);
-    CheckLaunch(device, "Sample");
+    Launch(device, "Sample", {static_cast<unsigned>(here), kThreads}, SampleKernel, from, choices,
+           valid_ids, static_cast<int32_t*>(out->data) + begin);
   }
 }
 
@@ -272,10 +272,10 @@ void LogProbability(CohortCudaDevice* device, const CohortCudaTensor* logits,
     return;
   }
   Activate(device);
-  LogProbabilityKernel<<<static_cast<unsigned>(logits->dims[0]), kLogThreads, 0, device->stream>>>(
-      RowsOf<const float>(*logits), static_cast<const int32_t*>(targets->data), logits->dims[1],
-      static_cast<float*>(out->data));
-  CheckLaunch(device, "LogProbability");
+  Launch(device, "LogProbability", {static_cast<unsigned>(logits->dims[0]), kLogThreads},
+         LogProbabilityKernel, RowsOf<const float>(*logits),
+         static_cast<const int32_t*>(targets->data), logits->dims[1],
+         static_cast<float*>(out->data));
 }
 
 }  // namespace cohort::cuda
