@@ -267,8 +267,6 @@ typedef struct CohortCudaTable {
                        const CohortCudaTensor* slots, const CohortCudaTensor* last_tokens);
   void (*sample)(CohortCudaDevice* device, const CohortCudaTensor* logits,
                  const CohortCudaSamplingRow* rows, int64_t valid_ids, const CohortCudaTensor* out);
-  void (*log_probability)(CohortCudaDevice* device, const CohortCudaTensor* logits,
-                          const CohortCudaTensor* targets, const CohortCudaTensor* out);
 
   /* Collectives over NCCL. The id is made by one rank that will live and handed to all. */
   CohortCudaError (*unique_id_create)(CohortCudaUniqueId* id);

@@ -481,16 +481,4 @@ void Ops::Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t 
   }
 }
 
-void Ops::LogProbability(TensorView logits, TensorView targets, TensorView out) {
-  CheckRank(logits, 2, "LogProbability logits");
-  CheckDType(logits, DType::kF32, "LogProbability logits");
-  CheckIndices(targets, logits.rows(), "LogProbability targets");
-  CheckDType(out, DType::kF32, "LogProbability out");
-  CheckShape(out, Shape{logits.rows()}, "LogProbability out");
-  CHECK(out.rows() <= 1 || out.row_stride == 1) << "LogProbability out is strided";
-  if (logits.rows() > 0) {
-    DoLogProbability(logits, targets, out);
-  }
-}
-
 }  // namespace cohort

@@ -231,10 +231,6 @@ class Ops {
   void Sample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
               TensorView out);
 
-  // out[i] = logits[i, targets[i]] - log(sum(exp(logits[i]))), natural logarithm, fp32 in and out.
-  // targets [n] int32 in device memory; a negative target gives 0.
-  void LogProbability(TensorView logits, TensorView targets, TensorView out);
-
  protected:
   virtual void DoEmbed(TensorView ids, TensorView table, int64_t first_row, TensorView out) = 0;
   virtual void DoRmsNorm(TensorView x, TensorView gamma, float eps, TensorView out) = 0;
@@ -277,7 +273,6 @@ class Ops {
                             TensorView out) = 0;
   virtual void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                         TensorView out) = 0;
-  virtual void DoLogProbability(TensorView logits, TensorView targets, TensorView out) = 0;
 };
 
 }  // namespace cohort

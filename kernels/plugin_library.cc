@@ -66,7 +66,6 @@ constexpr Entry kEntries[] = {
     COHORT_OPTIONAL_ENTRY(select_ids),
     COHORT_OPTIONAL_ENTRY(store_tokens),
     COHORT_ENTRY(sample),
-    COHORT_ENTRY(log_probability),
     COHORT_ENTRY(unique_id_create),
     COHORT_ENTRY(communicator_create),
     COHORT_ENTRY(all_reduce_sum),

@@ -311,11 +311,4 @@ void PluginOps::DoSample(TensorView logits, absl::Span<const SamplingRow> rows, 
   table_->sample(device_, &plugin_logits, plugin_rows.data(), valid_ids, &plugin_out);
 }
 
-void PluginOps::DoLogProbability(TensorView logits, TensorView targets, TensorView out) {
-  const CohortCudaTensor plugin_logits = ToPlugin(logits);
-  const CohortCudaTensor plugin_targets = ToPlugin(targets);
-  const CohortCudaTensor plugin_out = ToPlugin(out);
-  table_->log_probability(device_, &plugin_logits, &plugin_targets, &plugin_out);
-}
-
 }  // namespace cohort

@@ -64,7 +64,6 @@ class PluginOps : public Ops {
   // rounded by the device's exponential, which moves a border between two ids by 2^-36 at most.
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                 TensorView out) override;
-  void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
 
  private:
   absl::Span<float> CopyRow(const TensorView& logits, int64_t row);

@@ -64,7 +64,6 @@ class CpuOps : public Ops {
                     TensorView out) override;
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                 TensorView out) override;
-  void DoLogProbability(TensorView logits, TensorView targets, TensorView out) override;
 
  private:
   // Where a token's keys and values go, and its row of the rope table.

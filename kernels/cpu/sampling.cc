@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "kernels/candidate_choice.h"
 #include "kernels/cpu/logit_rows.h"
@@ -17,19 +15,6 @@ RowScratch* ThreadScratch() {
 
 absl::Span<float> RowOf(const TensorView& logits, int64_t row) {
   return {logits.Row<float>(row), static_cast<size_t>(logits.columns())};
-}
-
-// log(softmax(logits)[target]), natural logarithm.
-float LogSoftmaxAt(absl::Span<const float> logits, size_t target) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (const float logit : logits) {
-    largest = std::max(largest, logit);
-  }
-  double total = 0;
-  for (const float logit : logits) {
-    total += std::exp(double{logit} - largest);
-  }
-  return static_cast<float>(double{logits[target]} - largest - std::log(total));
 }
 
 }  // namespace
@@ -128,19 +113,6 @@ void CpuOps::DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int
     for (int64_t row = begin; row < end; ++row) {
       chosen[row] = SampleRow(RowOf(logits, row).subspan(0, static_cast<size_t>(valid_ids)),
                               rows[static_cast<size_t>(row)], ThreadScratch());
-    }
-  });
-}
-
-void CpuOps::DoLogProbability(TensorView logits, TensorView targets, TensorView out) {
-  const int32_t* target = targets.As<int32_t>();
-  float* result = out.As<float>();
-  const size_t columns = static_cast<size_t>(logits.columns());
-  threads_.ParallelFor(logits.rows(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      CHECK_LT(target[row], logits.columns()) << "target of row " << row;
-      const absl::Span<const float> all(logits.Row<float>(row), columns);
-      result[row] = target[row] < 0 ? 0.0f : LogSoftmaxAt(all, static_cast<size_t>(target[row]));
     }
   });
 }

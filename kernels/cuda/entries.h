@@ -52,8 +52,6 @@ void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
 void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
             const CohortCudaTensor* out) noexcept;
-void LogProbability(CohortCudaDevice* device, const CohortCudaTensor* logits,
-                    const CohortCudaTensor* targets, const CohortCudaTensor* out) noexcept;
 
 // nccl.cc
 int32_t NcclVersion() noexcept;

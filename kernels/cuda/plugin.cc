@@ -41,7 +41,6 @@ constexpr CohortCudaTable kTable = {
     .select_ids = nullptr,
     .store_tokens = nullptr,
     .sample = Sample,
-    .log_probability = LogProbability,
     .unique_id_create = UniqueIdCreate,
     .communicator_create = CommunicatorCreate,
     .all_reduce_sum = AllReduceSum,

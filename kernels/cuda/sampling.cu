@@ -1,4 +1,4 @@
-// Choosing a token, and log probabilities. One block handles one row of logits.
+// Choosing a token. One block handles one row of logits.
 //
 // Probability masses are integers: exp((logit - largest) / temperature) * 2^44, rounded. Integer
 // sums do not depend on their order, so atomics and any cut over threads give the same bits, and
@@ -195,48 +195,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-constexpr int kLogThreads = 256;
-
-__device__ float BlockMaximum(float value) {
-  __shared__ float of_warp[kLogThreads / 32];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  }
-  if (threadIdx.x % 32 == 0) {
-    of_warp[threadIdx.x / 32] = value;
-  }
-  __syncthreads();
-  for (const float other : of_warp) {
-    value = fmaxf(value, other);
-  }
-  return value;
-}
-
-__global__ void LogProbabilityKernel(Rows<const float> logits, const int32_t* targets,
-                                     int64_t columns, float* out) {
-  const int32_t target = targets[blockIdx.x];
-  if (target < 0) {
-    if (threadIdx.x == 0) {
-      out[blockIdx.x] = 0;
-    }
-    return;
-  }
-  const float* row = logits[blockIdx.x];
-  float largest = -INFINITY;
-  for (int64_t column = threadIdx.x; column < columns; column += kLogThreads) {
-    largest = fmaxf(largest, row[column]);
-  }
-  largest = BlockMaximum(largest);
-  float sum = 0;
-  for (int64_t column = threadIdx.x; column < columns; column += kLogThreads) {
-    sum += expf(row[column] - largest);
-  }
-  sum = BlockSum(sum);
-  if (threadIdx.x == 0) {
-    out[blockIdx.x] = row[target] - largest - logf(sum);
-  }
-}
-
 }  // namespace
 
 void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
@@ -264,18 +222,6 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
     Launch(device, "Sample", {static_cast<unsigned>(here), kThreads}, SampleKernel, from, choices,
            valid_ids, static_cast<int32_t*>(out->data) + begin);
   }
-}
-
-void LogProbability(CohortCudaDevice* device, const CohortCudaTensor* logits,
-                    const CohortCudaTensor* targets, const CohortCudaTensor* out) noexcept {
-  if (logits->dims[0] == 0) {
-    return;
-  }
-  Activate(device);
-  Launch(device, "LogProbability", {static_cast<unsigned>(logits->dims[0]), kLogThreads},
-         LogProbabilityKernel, RowsOf<const float>(*logits),
-         static_cast<const int32_t*>(targets->data), logits->dims[1],
-         static_cast<float*>(out->data));
 }
 
 }  // namespace cohort::cuda

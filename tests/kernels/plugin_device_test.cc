@@ -110,9 +110,6 @@ CohortCudaTable MakeTable() {
     d->sampling_rows.assign(rows, rows + logits->dims[0]);
     d->number = valid_ids;
   };
-  table.log_probability = [](D* d, const T* logits, const T* targets, const T* out) {
-    d->Note("log_probability", logits, targets, out);
-  };
   return table;
 }
 
@@ -260,7 +257,6 @@ TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
 TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
   const TensorView logits = View({1, 10}, DType::kF32);
   const TensorView ids = View({1}, DType::kI32);
-  const TensorView out = View({1}, DType::kF32);
   device_.ops().Sample(logits,
                        {SamplingRow{.temperature = 0.5f,
                                     .top_p = 0.25f,
@@ -279,9 +275,6 @@ TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
   EXPECT_EQ(row.seed, 7u);
   EXPECT_EQ(row.sequence_index, 8u);
   EXPECT_EQ(row.position, 9u);
-  device_.ops().LogProbability(logits, ids, out);
-  EXPECT_EQ(other_side_.verb, "log_probability");
-  EXPECT_THAT(Arrived(), ElementsAre(logits.data, ids.data, out.data));
 }
 
 // The table has no entries for ranks' columns: rows come to the host and answers go back.

@@ -309,16 +309,4 @@ int32_t Sample(const std::vector<double>& logits, const SamplingRow& row) {
   return kept.ids.back();
 }
 
-double LogProbability(const std::vector<double>& logits, int32_t target) {
-  if (target < 0) {
-    return 0;
-  }
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double total = 0;
-  for (const double logit : logits) {
-    total += std::exp(logit - largest);
-  }
-  return logits[static_cast<size_t>(target)] - largest - std::log(total);
-}
-
 }  // namespace cohort::reference

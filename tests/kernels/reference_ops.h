@@ -54,7 +54,6 @@ struct Kept {
 };
 Kept KeptIds(const std::vector<double>& logits, const SamplingRow& row);
 int32_t Sample(const std::vector<double>& logits, const SamplingRow& row);
-double LogProbability(const std::vector<double>& logits, int32_t target);
 
 }  // namespace cohort::reference
 

@@ -237,50 +237,5 @@ TEST(Sample, NoRowsAreNoWork) {
   });
 }
 
-HostTensor LogProbability(Device& device, const HostTensor& logits,
-                          const std::vector<int32_t>& targets) {
-  const DeviceTensor out(device, Poison(DType::kF32, Shape{logits.rows()}));
-  device.ops().LogProbability(DeviceTensor(device, logits, 5).view(),
-                              DeviceTensor(device, Indices(targets)).view(), out.view());
-  return out.Read();
-}
-
-// The maximum is subtracted in fp32 and one rounding comes last; the sum's error of a unit per
-// term enters through the logarithm.
-TEST(LogProbability, MatchesTheReference) {
-  OnEachDevice([](Device& device) {
-    for (const uint64_t seed : {1, 2}) {
-      SCOPED_TRACE(seed);
-      std::mt19937_64 random(seed);
-      for (const int64_t vocabulary : {1, 7, 500, 2049}) {
-        for (const int64_t rows : {0, 1, 5}) {
-          const HostTensor logits = RandomNormal(random, DType::kF32, Shape{rows, vocabulary}, 20);
-          std::vector<int32_t> targets;
-          std::vector<double> expected;
-          std::vector<double> bounds{0};
-          for (int64_t row = 0; row < rows; ++row) {
-            targets.push_back(row == 2 ? -1
-                                       : static_cast<int32_t>(random() % uint64_t(vocabulary)));
-            expected.push_back(
-                reference::LogProbability(RowsOf(logits, row, 1).values, targets.back()));
-            bounds[0] = std::max(bounds[0], 4 * kFloatUnit * std::abs(expected.back()) +
-                                                static_cast<double>(vocabulary) * kFloatUnit);
-          }
-          ExpectWithin(LogProbability(device, logits, targets), expected, bounds);
-        }
-      }
-    }
-  });
-}
-
-TEST(LogProbability, HugeLogitsDoNotOverflow) {
-  OnEachDevice([](Device& device) {
-    const HostTensor logits = Logits({{1e30, -1e30, 0}, {200, 200, -kInfinity}});
-    const HostTensor result = LogProbability(device, logits, {0, 1});
-    EXPECT_EQ(result.At(0), 0);
-    EXPECT_NEAR(result.At(1), -std::log(2.0), 2 * kFloatUnit);
-  });
-}
-
 }  // namespace
 }  // namespace cohort
