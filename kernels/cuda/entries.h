@@ -48,6 +48,19 @@ void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
                     const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
                     const CohortCudaTensor* out) noexcept;
 
+// experts_route.cu
+void RouteTopK(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,
+               const CohortCudaRouting* routing) noexcept;
+void CountIds(CohortCudaDevice* device, const CohortCudaTensor* ids,
+              const CohortCudaTensor* counts) noexcept;
+void AddGated(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* gate,
+              const CohortCudaTensor* out) noexcept;
+
+// experts.cu
+void RoutedFfn(CohortCudaDevice* device, const CohortCudaTensor* x,
+               const CohortCudaRouting* routing, const CohortCudaExperts* experts,
+               const CohortCudaExpertScratch* scratch, const CohortCudaTensor* out) noexcept;
+
 // sampling.cu
 void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
