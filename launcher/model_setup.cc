@@ -179,11 +179,6 @@ absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup
 }
 
 absl::Status CheckExperts(const ServeOptions& options, const ModelSetup& setup) {
-  if (setup.config.experts > 0 && setup.device != "cpu") {
-    return absl::UnimplementedError(absl::StrCat(setup.served_name, " has experts, which device '",
-                                                 setup.device,
-                                                 "' cannot compute yet: use --device cpu"));
-  }
   if (setup.config.experts == 0 && options.ep > 1) {
     return absl::InvalidArgumentError(absl::StrCat("--ep ", options.ep, ": ", setup.served_name,
                                                    " has no experts; leave it at 1"));

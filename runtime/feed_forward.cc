@@ -46,11 +46,6 @@ absl::StatusOr<FeedForward> FeedForward::Create(const ModelConfig& config, const
   if (plan.dims().sparse_layers == 0) {
     return ffn;
   }
-  if (device.kind() != "cpu") {
-    return absl::UnimplementedError(absl::StrCat(config.architecture,
-                                                 " has experts, which device '", device.kind(),
-                                                 "' cannot compute yet; use --device cpu"));
-  }
   const std::vector<int32_t> zeros(static_cast<size_t>(hits.elements()));
   device.CopyFromHost(zeros.data(), ffn.expert_hits_.view());
   RETURN_IF_ERROR(device.Synchronize());  // before the zeros are gone
