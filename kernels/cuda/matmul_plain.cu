@@ -2,6 +2,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/rows.cuh"
 
 namespace cohort::cuda {
@@ -15,6 +16,8 @@ constexpr int kBiasThreads = 256;
 template <class T, class Out>
 __global__ void PlainMatMulKernel(Rows<const T> x, Rows<const T> weight, int64_t inner,
                                   const T* bias, int64_t columns, Rows<Out> out) {
+  LaunchSuccessor();
+  WaitForPredecessor();
   const int64_t column = int64_t{blockIdx.y} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (column >= columns) {
@@ -47,8 +50,10 @@ void LaunchPlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
     const T* addend = bias != nullptr ? static_cast<const T*>(bias->data) + begin : nullptr;
     const dim3 grid(static_cast<unsigned>(out.dims[0]),
                     static_cast<unsigned>((columns + kWarps - 1) / kWarps));
-    Launch(device, "PlainMatMul", {grid, kWarps * 32}, PlainMatMulKernel<T, Out>,
-           RowsOf<const T>(x), weights, x.dims[1], addend, columns, result);
+    const LaunchShape shape = {
+        .grid = grid, .block = kWarps * 32, .programmatic = out.dims[0] <= kProgrammaticRows};
+    Launch(device, "PlainMatMul", shape, PlainMatMulKernel<T, Out>, RowsOf<const T>(x), weights,
+           x.dims[1], addend, columns, result);
   }
 }
 

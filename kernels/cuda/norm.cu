@@ -4,6 +4,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/rows.cuh"
 
 namespace cohort::cuda {
@@ -33,6 +34,8 @@ __device__ void NormaliseRow(const T* x, const T* gamma, float sum_of_squares, f
 template <class T, int kVec>
 __global__ void RmsNormKernel(Rows<const T> x, const T* gamma, float eps, int64_t columns,
                               Rows<T> out) {
+  LaunchSuccessor();
+  WaitForPredecessor();
   const T* row = x[blockIdx.x];
   float sum = 0;
   for (int64_t column = threadIdx.x * kVec; column < columns; column += kThreads * kVec) {
@@ -50,6 +53,8 @@ __global__ void RmsNormKernel(Rows<const T> x, const T* gamma, float eps, int64_
 template <class T, class X, int kVec>
 __global__ void AddRmsNormKernel(Rows<T> residual, Rows<const X> x, const T* gamma, float eps,
                                  int64_t columns, Rows<T> out) {
+  LaunchSuccessor();
+  WaitForPredecessor();
   T* row = residual[blockIdx.x];
   const X* addend = x[blockIdx.x];
   float sum = 0;
@@ -67,20 +72,25 @@ __global__ void AddRmsNormKernel(Rows<T> residual, Rows<const X> x, const T* gam
   NormaliseRow<T, kVec>(row, gamma, BlockSum(sum), eps, columns, out[blockIdx.x]);
 }
 
+LaunchShape ShapeOf(const CohortCudaTensor& x) {
+  return {.grid = static_cast<unsigned>(x.dims[0]),
+          .block = kThreads,
+          .programmatic = x.dims[0] <= kProgrammaticRows};
+}
+
 template <class T, int kVec>
 void LaunchRmsNorm(CohortCudaDevice* device, const CohortCudaTensor& x,
                    const CohortCudaTensor& gamma, float eps, const CohortCudaTensor& out) {
-  Launch(device, "RmsNorm", {static_cast<unsigned>(x.dims[0]), kThreads}, RmsNormKernel<T, kVec>,
-         RowsOf<const T>(x), static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
+  Launch(device, "RmsNorm", ShapeOf(x), RmsNormKernel<T, kVec>, RowsOf<const T>(x),
+         static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
 }
 
 template <class T, class X, int kVec>
 void LaunchAddRmsNorm(CohortCudaDevice* device, const CohortCudaTensor& residual,
                       const CohortCudaTensor& x, const CohortCudaTensor& gamma, float eps,
                       const CohortCudaTensor& out) {
-  Launch(device, "AddRmsNorm", {static_cast<unsigned>(x.dims[0]), kThreads},
-         AddRmsNormKernel<T, X, kVec>, RowsOf<T>(residual), RowsOf<const X>(x),
-         static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
+  Launch(device, "AddRmsNorm", ShapeOf(x), AddRmsNormKernel<T, X, kVec>, RowsOf<T>(residual),
+         RowsOf<const X>(x), static_cast<const T*>(gamma.data), eps, x.dims[1], RowsOf<T>(out));
 }
 
 bool Aligned(const CohortCudaTensor& vector) {

@@ -4,6 +4,7 @@
 
 #include <cuda_bf16.h>
 
+#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 
@@ -44,6 +45,12 @@ __device__ inline BFloat16 FromFloat<BFloat16>(float value) {
 template <class T>
 __device__ float Rounded(float value) {
   return ToFloat(FromFloat<T>(value));
+}
+
+// round(round(silu(gate)) * up).
+template <class T>
+__device__ T SiluTimes(float gate, float up) {
+  return FromFloat<T>(Rounded<T>(gate / (1.0f + expf(-gate))) * up);
 }
 
 // kVec neighbours, loaded and stored at once (16 bytes at most per access).
@@ -96,6 +103,10 @@ inline bool CutsIntoPacks(int64_t columns, int vec,
   }
   return true;
 }
+
+// Kernels of so few rows are launched programmatically. Beyond, nothing is won by it, and a
+// successor that only waits would take room on the multiprocessors.
+inline constexpr int64_t kProgrammaticRows = 64;
 
 template <class T>
 struct TypeTag {
