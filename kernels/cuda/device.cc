@@ -44,6 +44,14 @@ cudaError_t ReadAttributes(CohortCudaDevice* device) {
                                       device->index);
 }
 
+cudaError_t AllocateArrivals(CohortCudaDevice* device) {
+  constexpr std::size_t kBytes = kStreamArrivals * sizeof(uint32_t);
+  void* counters = nullptr;
+  const cudaError_t result = cudaMalloc(&counters, kBytes);
+  device->stream_arrivals = static_cast<uint32_t*>(counters);
+  return result != cudaSuccess ? result : cudaMemsetAsync(counters, 0, kBytes, device->stream);
+}
+
 // Fills what `device` owns; on an error the caller destroys what is there.
 CohortCudaError Initialize(CohortCudaDevice* device) {
   if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
@@ -58,7 +66,10 @@ CohortCudaError Initialize(CohortCudaDevice* device) {
   }
   if (const cudaError_t result = cudaMalloc(&device->workspace, kWorkspaceBytes);
       result != cudaSuccess) {
-    return FromCuda(result, "cudaMalloc of cuBLASLt's workspace");
+    return FromCuda(result, "cudaMalloc of the workspace");
+  }
+  if (const cudaError_t result = AllocateArrivals(device); result != cudaSuccess) {
+    return FromCuda(result, "cudaMalloc of the counters");
   }
   if (const cublasStatus_t result = cublasLtCreate(&device->blas);
       result != CUBLAS_STATUS_SUCCESS) {
@@ -159,6 +170,7 @@ void DeviceDestroy(CohortCudaDevice* device) noexcept {
     cublasLtDestroy(device->blas);
   }
   cudaFree(device->workspace);
+  cudaFree(device->stream_arrivals);
   if (device->stream != nullptr) {
     cudaStreamDestroy(device->stream);
   }

@@ -6,9 +6,12 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 
+#include "kernels/cuda/stream_plan.h"
 #include "kernels/cuda_plugin.h"
 
 namespace cohort::cuda {
@@ -21,8 +24,9 @@ struct MatMulPlansDeleter {
 using MatMulPlansPointer = std::unique_ptr<MatMulPlans, MatMulPlansDeleter>;
 MatMulPlansPointer MakeMatMulPlans();  // matmul.cc
 
-// cuBLASLt's scratch, allocated with the device so that no operation allocates.
+// Scratch of the products, allocated with the device so that no operation allocates.
 inline constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+inline constexpr int kStreamArrivals = 4096;
 
 // An error from a printf format; newlines of the libraries' texts become blanks.
 [[gnu::format(printf, 2, 3)]] CohortCudaError MakeError(int32_t code, const char* format, ...);
@@ -40,8 +44,11 @@ struct CohortCudaDevice {
   int multiprocessors = 0;
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;
-  void* workspace = nullptr;  // kWorkspaceBytes
+  void* workspace = nullptr;            // kWorkspaceBytes
+  uint32_t* stream_arrivals = nullptr;  // kStreamArrivals, zeros between kernels (stream.cuh)
   cohort::cuda::MatMulPlansPointer plans;
+  // By units and columns.
+  std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
   std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;
   CohortCudaError first_error{};  // since the last Synchronize

@@ -225,6 +225,9 @@ void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCud
     PlainMatMul(device, *x, *weight, bias, *out);
     return;
   }
+  if (StreamMatMul(device, *x, *weight, bias, *out)) {
+    return;
+  }
   // cuBLASLt wants a bias of out's type; a bf16 bias is added to an fp32 out afterwards, which is
   // the same sum.
   const bool has_bias = bias != nullptr && bias->dtype == out->dtype;

@@ -87,6 +87,96 @@ TEST(MatMul, EmptySumsGiveTheBias) {
   });
 }
 
+// A problem with what every device must find, computed once for all of them.
+struct Case {
+  Problem problem;
+  bool with_bias = false;
+  DType out_dtype = DType::kBF16;
+  HostTensor expected;
+  std::vector<double> bounds;
+};
+
+Case MakeCase(std::mt19937_64& random, int64_t tokens, int64_t in, int64_t out) {
+  Case made{MakeProblem(random, DType::kBF16, tokens, in, out),
+            tokens % 2 == 0,
+            tokens % 3 == 0 ? DType::kF32 : DType::kBF16,
+            {},
+            {}};
+  made.expected = reference::MatMul(made.problem.x, made.problem.w,
+                                    made.with_bias ? &made.problem.bias : nullptr, made.out_dtype);
+  made.bounds = Bounds(made.problem, made.with_bias, made.out_dtype, made.expected);
+  return made;
+}
+
+void ExpectOnEachDevice(const std::vector<Case>& cases) {
+  OnEachDevice([&](Device& device) {
+    for (const Case& c : cases) {
+      SCOPED_TRACE(c.problem.x.shape.ToString() + " by " + c.problem.w.shape.ToString());
+      ExpectWithin(MatMul(device, c.problem, c.with_bias, c.out_dtype, 8), c.expected.values,
+                   c.bounds);
+    }
+  });
+}
+
+// Inner dimensions of the published models, whole and cut over ranks: with and without rests of a
+// device's chunks, long enough that a device adds partial sums of several blocks. The features are
+// an excerpt, with a rest of its own.
+TEST(MatMul, TakesTheInnerDimensionsOfModels) {
+  std::mt19937_64 random(9);
+  std::vector<Case> cases;
+  int64_t tokens = 0;
+  for (const int64_t in : {448, 896, 1536, 1792, 3584, 3696, 4864, 8192, 8960, 18944}) {
+    tokens = tokens % 17 + 2;
+    cases.push_back(MakeCase(random, tokens, in, in < 4000 ? 70 : 20));
+  }
+  cases.push_back(MakeCase(random, 1, 29568, 17));
+  ExpectOnEachDevice(cases);
+}
+
+// Every number of tokens that one kernel may be made for, every rest of 16 features.
+TEST(MatMul, TakesAnyFewTokensAndAnyFeatures) {
+  std::mt19937_64 random(10);
+  std::vector<Case> cases;
+  for (int64_t tokens = 1; tokens <= 18; ++tokens) {
+    cases.push_back(MakeCase(random, tokens, 264 + 8 * tokens, 60 + tokens));
+  }
+  ExpectOnEachDevice(cases);
+}
+
+// What lies behind the last column of a row belongs to others, here NaN.
+TEST(MatMul, ReadsNothingBehindARow) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(11);
+    for (const int64_t in : {8, 24, 40, 136, 264}) {
+      const Problem problem = MakeProblem(random, DType::kBF16, 5, in, 35);
+      const DeviceTensor x(device, problem.x, 8);
+      const DeviceTensor w(device, problem.w, 16);
+      const DeviceTensor out(device, Poison(DType::kF32, Shape{5, 35}), 3);
+      // Whatever a block finds where it keeps its rows is NaN from here on.
+      const Problem poisoned = {Poison(DType::kBF16, Shape{16, 512}),
+                                Poison(DType::kBF16, Shape{64, 512}), problem.bias};
+      MatMul(device, poisoned, false, DType::kF32);
+      device.ops().MatMul(x.view(), Weight{w.view()}, nullptr, out.view());
+      const HostTensor expected = reference::MatMul(problem.x, problem.w, nullptr, DType::kF32);
+      ExpectWithin(out.Read(), expected.values, Bounds(problem, false, DType::kF32, expected));
+    }
+  });
+}
+
+// Sums that several blocks add up begin anew with every product.
+TEST(MatMul, RepeatsItself) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(12);
+    const Problem long_rows = MakeProblem(random, DType::kBF16, 3, 3584, 20);
+    const Problem short_rows = MakeProblem(random, DType::kBF16, 9, 1024, 100);
+    const HostTensor expected = MatMul(device, long_rows, true, DType::kBF16);
+    for (int round = 0; round < 3; ++round) {
+      MatMul(device, short_rows, false, DType::kF32);
+      ExpectSame(MatMul(device, long_rows, true, DType::kBF16), expected);
+    }
+  });
+}
+
 // Weight rows of a slice may lie apart.
 TEST(MatMul, TakesStridedWeights) {
   OnEachDevice([](Device& device) {
@@ -104,7 +194,7 @@ TEST(MatMul, RowsDoNotDependOnTheBatch) {
   OnEachDevice([](Device& device) {
     std::mt19937_64 random(6);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      for (const int64_t in : {64, 131}) {
+      for (const int64_t in : {64, 131, 1160}) {
         Problem problem = MakeProblem(random, dtype, 11, in, 37);
         const HostTensor x = problem.x;
         const HostTensor whole = MatMul(device, problem, true, DType::kF32);
