@@ -50,7 +50,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(paged_attention),
     COHORT_OPTIONAL_ENTRY(dual_chunk_attention),
     COHORT_OPTIONAL_ENTRY(project_qkv),
-    COHORT_OPTIONAL_ENTRY(project_gate_up),
+    COHORT_ENTRY(project_gate_up),
     COHORT_ENTRY(silu_multiply),
     COHORT_ENTRY(gather_rows),
     COHORT_ENTRY(route_top_k),

@@ -151,10 +151,6 @@ void PluginOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bi
 }
 
 void PluginOps::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
-  if (table_->project_gate_up == nullptr) {
-    Ops::DoProjectGateUp(x, w, gate_up, out);
-    return;
-  }
   const CohortCudaTensor plugin_x = ToPlugin(x);
   const CohortCudaTensor plugin_weight = ToPlugin(w.data);
   const CohortCudaTensor plugin_gate_up = ToPlugin(gate_up);

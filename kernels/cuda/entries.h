@@ -39,6 +39,11 @@ void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const Cohor
 void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* weight,
             const CohortCudaTensor* bias, const CohortCudaTensor* out) noexcept;
 
+// project_gate_up.cu
+void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
+                   const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
+                   const CohortCudaTensor* out) noexcept;
+
 // attention.cu
 void RopeAndStoreKv(CohortCudaDevice* device, const CohortCudaTensor* qkv, int64_t query_heads,
                     const CohortCudaRope* rope, const CohortCudaBatch* batch,

@@ -54,38 +54,46 @@ struct Sequence {
   KvView kv() const { return {keys.view(), values.view()}; }
 };
 
-void ExpectProjectQkvIsItsParts(Device& device, DType dtype, int64_t query_heads) {
-  constexpr int64_t kTokens = 9;
-  constexpr int64_t kHidden = 40;
-  constexpr int64_t kKvHeads = 2;
-  constexpr int64_t kHeadDim = 6;
-  std::mt19937_64 random(static_cast<uint64_t>(query_heads));
-  const int64_t columns = (query_heads + 2 * kKvHeads) * kHeadDim;
-  const DeviceTensor x(device, RandomNormal(random, dtype, Shape{kTokens, kHidden}));
-  const DeviceTensor w(device, RandomNormal(random, dtype, Shape{columns, kHidden}));
-  const DeviceTensor bias(device, RandomNormal(random, dtype, Shape{columns}));
-  const DeviceTensor cosine(device,
-                            RandomNormal(random, DType::kF32, Shape{kTokens, kHeadDim / 2}));
-  const DeviceTensor sine(device, RandomNormal(random, DType::kF32, Shape{kTokens, kHeadDim / 2}));
-  const RopeTable rope{cosine.view(), sine.view()};
-  const TensorView bias_view = bias.view();
+struct QkvShape {
+  int64_t tokens = 9;
+  int64_t hidden = 40;
+  int64_t query_heads = 0;
+  int64_t kv_heads = 2;
+  int64_t head_dim = 6;
+  bool keys_only = false;
+  bool with_bias = true;
+};
 
-  const Sequence whole(device, dtype, kTokens, kKvHeads, kHeadDim);
-  const DeviceTensor qkv(device, Poison(dtype, Shape{kTokens, columns}));
-  device.ops().ProjectQkv(x.view(), Weight{w.view()}, &bias_view, qkv.view(), query_heads, rope,
+void ExpectProjectQkvIsItsParts(Device& device, DType dtype, const QkvShape& shape) {
+  const auto [tokens, hidden, query_heads, kv_heads, head_dim, keys_only, with_bias] = shape;
+  std::mt19937_64 random(static_cast<uint64_t>(query_heads));
+  const int64_t columns = (query_heads + 2 * kv_heads) * head_dim;
+  const DeviceTensor x(device, RandomNormal(random, dtype, Shape{tokens, hidden}));
+  const DeviceTensor w(device, RandomNormal(random, dtype, Shape{columns, hidden}));
+  const DeviceTensor bias(device, RandomNormal(random, dtype, Shape{columns}));
+  const Shape table{tokens, head_dim / 2};
+  const DeviceTensor cosine(device, RandomNormal(random, DType::kF32, table));
+  const DeviceTensor sine(device, RandomNormal(random, DType::kF32, table));
+  const RopeTable rope{cosine.view(), sine.view(), keys_only};
+  const TensorView bias_view = bias.view();
+  const TensorView* addend = with_bias ? &bias_view : nullptr;
+
+  const Sequence whole(device, dtype, tokens, kv_heads, head_dim);
+  const DeviceTensor qkv(device, Poison(dtype, Shape{tokens, columns}), 8);
+  device.ops().ProjectQkv(x.view(), Weight{w.view()}, addend, qkv.view(), query_heads, rope,
                           whole.batch(), whole.kv());
 
-  const Sequence parts(device, dtype, kTokens, kKvHeads, kHeadDim);
-  const DeviceTensor expected(device, Poison(dtype, Shape{kTokens, columns}));
-  device.ops().MatMul(x.view(), Weight{w.view()}, &bias_view, expected.view());
+  const Sequence parts(device, dtype, tokens, kv_heads, head_dim);
+  const DeviceTensor expected(device, Poison(dtype, Shape{tokens, columns}));
+  device.ops().MatMul(x.view(), Weight{w.view()}, addend, expected.view());
   device.ops().RopeAndStoreKv(expected.view(), query_heads, rope, parts.batch(), parts.kv());
 
   ExpectSame(whole.keys.Read(), parts.keys.Read());
   ExpectSame(whole.values.Read(), parts.values.Read());
   const HostTensor actual_rows = qkv.Read();
   const HostTensor expected_rows = expected.Read();
-  for (int64_t token = 0; token < kTokens; ++token) {
-    for (int64_t column = 0; column < query_heads * kHeadDim; ++column) {
+  for (int64_t token = 0; token < tokens; ++token) {
+    for (int64_t column = 0; column < query_heads * head_dim; ++column) {
       ASSERT_EQ(actual_rows.At(token, column), expected_rows.At(token, column));
     }
   }
@@ -95,28 +103,67 @@ void ExpectProjectQkvIsItsParts(Device& device, DType dtype, int64_t query_heads
 TEST(ProjectQkv, IsItsParts) {
   OnEachDevice([](Device& device) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      ExpectProjectQkvIsItsParts(device, dtype, 3);
-      ExpectProjectQkvIsItsParts(device, dtype, 14);
+      ExpectProjectQkvIsItsParts(device, dtype, {.query_heads = 3});
+      ExpectProjectQkvIsItsParts(device, dtype, {.query_heads = 14});
     }
   });
 }
 
+// Shapes that a device may compute in one kernel, and their neighbours.
+TEST(ProjectQkv, IsItsPartsInOneKernel) {
+  OnEachDevice([](Device& device) {
+    for (const int64_t tokens : {1, 7, 16, 17}) {
+      SCOPED_TRACE(tokens);
+      ExpectProjectQkvIsItsParts(
+          device, DType::kBF16,
+          {.tokens = tokens, .hidden = 896, .query_heads = 3, .kv_heads = 1, .head_dim = 64});
+      ExpectProjectQkvIsItsParts(device, DType::kBF16,
+                                 {.tokens = tokens,
+                                  .hidden = 264,
+                                  .query_heads = 2,
+                                  .kv_heads = 1,
+                                  .head_dim = 128,
+                                  .keys_only = true});
+      ExpectProjectQkvIsItsParts(
+          device, DType::kBF16,
+          {.tokens = tokens, .hidden = 48, .query_heads = 1, .head_dim = 16, .with_bias = false});
+    }
+  });
+}
+
+void ExpectProjectGateUpIsItsParts(Device& device, DType dtype, int64_t tokens, int64_t hidden,
+                                   int64_t columns) {
+  std::mt19937_64 random(1);
+  const DeviceTensor x(device, RandomNormal(random, dtype, Shape{tokens, hidden}), 8);
+  const DeviceTensor w(device, RandomNormal(random, dtype, Shape{2 * columns, hidden}, 0.2));
+  const DeviceTensor gate_up(device, Poison(dtype, Shape{tokens, 2 * columns}));
+  const DeviceTensor whole(device, Poison(dtype, Shape{tokens, columns}), 8);
+  device.ops().ProjectGateUp(x.view(), Weight{w.view()}, gate_up.view(), whole.view());
+  const DeviceTensor parts(device, Poison(dtype, Shape{tokens, columns}));
+  device.ops().MatMul(x.view(), Weight{w.view()}, nullptr, gate_up.view());
+  device.ops().SiluMultiply(gate_up.view(), parts.view());
+  ExpectSame(whole.Read(), parts.Read());
+}
+
 TEST(ProjectGateUp, IsItsParts) {
   OnEachDevice([](Device& device) {
-    std::mt19937_64 random(1);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       for (const int64_t tokens : {0, 1, 5, 40}) {
-        constexpr int64_t kColumns = 70;
-        const DeviceTensor x(device, RandomNormal(random, dtype, Shape{tokens, 50}));
-        const DeviceTensor w(device, RandomNormal(random, dtype, Shape{2 * kColumns, 50}));
-        const DeviceTensor gate_up(device, Poison(dtype, Shape{tokens, 2 * kColumns}));
-        const DeviceTensor whole(device, Poison(dtype, Shape{tokens, kColumns}));
-        device.ops().ProjectGateUp(x.view(), Weight{w.view()}, gate_up.view(), whole.view());
-        const DeviceTensor parts(device, Poison(dtype, Shape{tokens, kColumns}));
-        device.ops().MatMul(x.view(), Weight{w.view()}, nullptr, gate_up.view());
-        device.ops().SiluMultiply(gate_up.view(), parts.view());
-        ExpectSame(whole.Read(), parts.Read());
+        ExpectProjectGateUpIsItsParts(device, dtype, tokens, 50, 70);
       }
+    }
+  });
+}
+
+// As for ProjectQkv; the columns are those of a rank's share, cut evenly and unevenly.
+TEST(ProjectGateUp, IsItsPartsInOneKernel) {
+  OnEachDevice([](Device& device) {
+    for (const int64_t tokens : {1, 8, 9, 16, 17}) {
+      SCOPED_TRACE(tokens);
+      ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 896, 72);
+      ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 72, 8);
+      ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 3584, 16);
+      ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 256, 37);
     }
   });
 }

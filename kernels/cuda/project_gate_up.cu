@@ -1,0 +1,41 @@
+// The product with gate and up rows, and SiLU(gate) * up in its epilogue where the product streams
+// (stream.cuh): a unit is 8 gate rows and the up rows of the same columns, so that both sums of an
+// output meet in one thread.
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/entries.h"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/stream.cuh"
+
+namespace cohort::cuda {
+namespace {
+
+struct GateUpEpilogue {
+  Rows<BFloat16> out;
+
+  __device__ BFloat16* PlaceOf(int token) const { return out[token]; }
+  __device__ void Store(int unit, int pair, BFloat16* place, float2 sums) const {
+    place[unit * 8 + pair] =
+        SiluTimes<BFloat16>(Rounded<BFloat16>(sums.x), Rounded<BFloat16>(sums.y));
+  }
+};
+
+}  // namespace
+
+void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
+                   const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
+                   const CohortCudaTensor* out) noexcept {
+  const int64_t columns = out->dims[1];
+  if (columns > 0 && columns % 8 == 0 && CanStream(*device, *x, *weight)) {
+    Activate(device);
+    const int columns_of_up = static_cast<int>(columns);
+    const UnitRows unit_rows = {.per_span = columns_of_up / 8, .span = 0, .second = columns_of_up};
+    LaunchStream(device, "ProjectGateUp",
+                 MakeStreamOperands(device, *x, *weight, columns / 8, unit_rows),
+                 GateUpEpilogue{RowsOf<BFloat16>(*out)});
+    return;
+  }
+  MatMul(device, x, weight, nullptr, gate_up);
+  SiluMultiply(device, gate_up, out);
+}
+
+}  // namespace cohort::cuda
