@@ -172,6 +172,10 @@ typedef struct CohortCudaUniqueId {
 
 /* One device with its stream, its cuBLASLt handle and its workspaces. */
 typedef struct CohortCudaDevice CohortCudaDevice;
+/* A place in a device's stream. Must not outlive its device. */
+typedef struct CohortCudaMark CohortCudaMark;
+/* Work of a device that can be enqueued again. Must not outlive its device. */
+typedef struct CohortCudaRecording CohortCudaRecording;
 /* One rank's end of an NCCL communicator. Must not outlive its device. */
 typedef struct CohortCudaCommunicator CohortCudaCommunicator;
 
@@ -196,6 +200,32 @@ typedef struct CohortCudaTable {
                        uint64_t bytes);
   /* Waits for the stream; the first error since the last call. */
   CohortCudaError (*synchronize)(CohortCudaDevice* device);
+  /* Bytes, of all processes together. */
+  CohortCudaError (*memory_info)(CohortCudaDevice* device, uint64_t* free_bytes,
+                                 uint64_t* total_bytes);
+  /* Pinned memory of the host, at the same address for the host and for kernels. */
+  CohortCudaError (*host_memory_allocate)(CohortCudaDevice* device, uint64_t bytes, void** memory);
+  /* Any thread; also after the device object is gone. */
+  void (*host_memory_free)(int32_t index, void* memory);
+  /* They enqueue; the host's side is of host_memory_allocate and is left alone until a mark set
+   * afterwards is reached. */
+  void (*enqueue_copy_from_host)(CohortCudaDevice* device, const void* source, void* destination,
+                                 uint64_t bytes);
+  void (*enqueue_copy_to_host)(CohortCudaDevice* device, const void* source, void* destination,
+                               uint64_t bytes);
+  CohortCudaError (*mark_create)(CohortCudaDevice* device, CohortCudaMark** mark);
+  void (*mark_destroy)(CohortCudaMark* mark);
+  /* Behind everything enqueued so far. */
+  void (*mark_set)(CohortCudaMark* mark);
+  /* kCohortCudaDeadline while the device has not come to where the mark was set last; else as
+   * `synchronize`: the first error since the last call of either. */
+  CohortCudaError (*mark_wait)(CohortCudaMark* mark, int64_t timeout_us);
+  /* What is enqueued between the two is recorded and not computed. recording_end gives the first
+   * error in between, and no recording then. */
+  CohortCudaError (*recording_begin)(CohortCudaDevice* device);
+  CohortCudaError (*recording_end)(CohortCudaDevice* device, CohortCudaRecording** recording);
+  void (*recording_enqueue)(CohortCudaRecording* recording);
+  void (*recording_destroy)(CohortCudaRecording* recording);
 
   /* The operations of kernels/ops.h. */
   void (*embed)(CohortCudaDevice* device, const CohortCudaTensor* ids,

@@ -15,10 +15,10 @@ absl::Status UnknownKind(StringView kind) {
 
 absl::StatusOr<std::unique_ptr<Device>> Device::Create(const DeviceOptions& options) {
   if (options.kind == "cpu") {
-    return CpuDevice::Create(options.threads, options.instruction_set);
+    return CpuDevice::Create(options);
   }
   if (options.kind == "cuda") {
-    return MakePluginDevice(options.index);
+    return MakePluginDevice(options);
   }
   return UnknownKind(options.kind);
 }

@@ -4,9 +4,13 @@
 #define COHORT_KERNELS_DEVICE_H_
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "absl/time/time.h"
 #include "kernels/status.h"
 #include "kernels/tensor.h"
 
@@ -19,7 +23,36 @@ struct DeviceOptions {
   int index = 0;             // ordinal of the accelerator; unused on the CPU
   int threads = 1;           // CPU: threads that compute, the caller included; at least 1
   // CPU: portable, avx2, avx512 or avx512_bf16; empty: the best that this machine has.
-  std::string instruction_set;
+  std::string instruction_set = {};
+  // Whether steps that repeat are recorded; by default where that is of use. The CPU gains nothing
+  // by it, but the same code of the runtime runs.
+  std::optional<bool> record_steps = {};
+};
+
+// Bytes of a device's memory, whoever uses them.
+struct DeviceMemory {
+  int64_t free = 0;
+  int64_t total = 0;
+};
+
+// A place in a device's stream that the host can wait for. Must not outlive its device.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+  // Moves it behind everything enqueued so far.
+  virtual void Set() = 0;
+  // Waits until the device has come to where the mark was set last. DEADLINE_EXCEEDED when it has
+  // not within `timeout`, which may be zero; else as Device::Synchronize(): the first error since
+  // the last call of either.
+  virtual absl::Status Wait(absl::Duration timeout) = 0;
+};
+
+// Work that can be enqueued again and again: the same operations with the same shapes on the same
+// memory, which holds other numbers each time. Must not outlive its device.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void Enqueue() = 0;
 };
 
 class Device {
@@ -41,6 +74,25 @@ class Device {
   // dense and of equal size. CopyToHost returns once the data is there.
   virtual void CopyFromHost(const void* source, TensorView destination) = 0;
   virtual void CopyToHost(TensorView source, void* destination) = 0;
+
+  // Memory of the host that copies use beside the host's own work, and that operations can read as
+  // if it were the device's, if slowly.
+  virtual absl::StatusOr<Tensor> AllocateHost(Shape shape, DType dtype) = 0;
+  // Copies that only enqueue: the host's side lies in AllocateHost() memory, which is left alone
+  // until a mark set afterwards is reached.
+  virtual void EnqueueCopyFromHost(const void* source, TensorView destination) = 0;
+  virtual void EnqueueCopyToHost(TensorView source, void* destination) = 0;
+
+  virtual absl::StatusOr<std::unique_ptr<Mark>> CreateMark() = 0;
+
+  // Whether steps that repeat are worth recording, and all operations for that are there.
+  virtual bool records_steps() const = 0;
+  // Records what `work` enqueues; nothing is computed before Recording::Enqueue(). `work` may be
+  // kept and called again, so what it refers to must outlive the recording. It has run as plain
+  // work before, waits for nothing, copies nothing to or from the host and allocates nothing.
+  virtual absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()> work) = 0;
+
+  virtual absl::StatusOr<DeviceMemory> memory() const = 0;
 
   // Waits for everything enqueued; the first error since the last call.
   virtual absl::Status Synchronize() = 0;

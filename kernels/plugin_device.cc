@@ -40,11 +40,51 @@ uint64_t CopiedBytes(const TensorView& view) {
   return static_cast<uint64_t>(view.shape.elements() * SizeOf(view.dtype));
 }
 
+std::string DeviceName(int index) { return absl::StrCat("cuda:", index); }
+
+class PluginMark : public Mark {
+ public:
+  // Takes `handle`.
+  PluginMark(const CohortCudaTable* table, CohortCudaMark* handle, int index)
+      : table_(table), handle_(handle), index_(index) {}
+  ~PluginMark() override { table_->mark_destroy(handle_); }
+  PluginMark(const PluginMark&) = delete;
+  PluginMark& operator=(const PluginMark&) = delete;
+
+  void Set() override { table_->mark_set(handle_); }
+  absl::Status Wait(absl::Duration timeout) override {
+    const int64_t microseconds = std::max<int64_t>(absl::ToInt64Microseconds(timeout), 0);
+    return Annotate(FromPlugin(table_->mark_wait(handle_, microseconds)), DeviceName(index_));
+  }
+
+ private:
+  const CohortCudaTable* table_;
+  CohortCudaMark* handle_;
+  int index_;
+};
+
+class PluginRecording : public Recording {
+ public:
+  // Takes `handle`.
+  PluginRecording(const CohortCudaTable* table, CohortCudaRecording* handle)
+      : table_(table), handle_(handle) {}
+  ~PluginRecording() override { table_->recording_destroy(handle_); }
+  PluginRecording(const PluginRecording&) = delete;
+  PluginRecording& operator=(const PluginRecording&) = delete;
+
+  void Enqueue() override { table_->recording_enqueue(handle_); }
+
+ private:
+  const CohortCudaTable* table_;
+  CohortCudaRecording* handle_;
+};
+
 }  // namespace
 
 absl::Status PluginAvailable() { return LoadUsablePlugin().status(); }
 
-absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(int index) {
+absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options) {
+  const int index = options.index;
   ASSIGN_OR_RETURN(const CohortCudaTable* table, LoadUsablePlugin());
   int32_t count = 0;
   RETURN_IF_ERROR(FromPlugin(table->device_count(&count)));
@@ -57,15 +97,17 @@ absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(int index) {
   RETURN_IF_ERROR(FromPlugin(table->device_properties(index, &properties)));
   CohortCudaDevice* handle = nullptr;
   RETURN_IF_ERROR(FromPlugin(table->device_create(index, &handle)));
-  return std::make_unique<PluginDevice>(table, handle, index, Describe(index, properties));
+  return std::make_unique<PluginDevice>(table, handle, index, Describe(index, properties),
+                                        options.record_steps.value_or(true));
 }
 
 PluginDevice::PluginDevice(const CohortCudaTable* table, CohortCudaDevice* handle, int index,
-                           std::string description)
+                           std::string description, bool records_steps)
     : table_(table),
       handle_(handle),
       index_(index),
       description_(std::move(description)),
+      records_steps_(records_steps),
       ops_(table, handle) {}
 
 PluginDevice::~PluginDevice() { table_->device_destroy(handle_); }
@@ -91,8 +133,60 @@ void PluginDevice::CopyToHost(TensorView source, void* destination) {
   table_->copy_to_host(handle_, source.data, destination, CopiedBytes(source));
 }
 
+absl::StatusOr<Tensor> PluginDevice::AllocateHost(Shape shape, DType dtype) {
+  int64_t bytes = 0;
+  if (!BytesOf(shape, dtype, &bytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat("no host memory for ", shape.ToString(), " ",
+                                                     NameOf(dtype), " of cuda:", index_));
+  }
+  void* memory = nullptr;
+  RETURN_IF_ERROR(FromPlugin(table_->host_memory_allocate(
+      handle_, static_cast<uint64_t>(std::max<int64_t>(bytes, 1)), &memory)));
+  return Tensor(
+      memory, dtype, shape,
+      [free = table_->host_memory_free, index = index_](void* data) { free(index, data); });
+}
+
+void PluginDevice::EnqueueCopyFromHost(const void* source, TensorView destination) {
+  table_->enqueue_copy_from_host(handle_, source, destination.data, CopiedBytes(destination));
+}
+
+void PluginDevice::EnqueueCopyToHost(TensorView source, void* destination) {
+  table_->enqueue_copy_to_host(handle_, source.data, destination, CopiedBytes(source));
+}
+
+absl::StatusOr<std::unique_ptr<Mark>> PluginDevice::CreateMark() {
+  CohortCudaMark* mark = nullptr;
+  RETURN_IF_ERROR(Annotate(FromPlugin(table_->mark_create(handle_, &mark)), DeviceName(index_)));
+  return std::make_unique<PluginMark>(table_, mark, index_);
+}
+
+bool PluginDevice::records_steps() const {
+  return records_steps_ && table_->recorded_candidates != nullptr &&
+         table_->choose_recorded != nullptr && table_->select_ids != nullptr &&
+         table_->store_tokens != nullptr;
+}
+
+absl::StatusOr<std::unique_ptr<Recording>> PluginDevice::Record(std::function<void()> work) {
+  RETURN_IF_ERROR(Annotate(FromPlugin(table_->recording_begin(handle_)), DeviceName(index_)));
+  work();
+  CohortCudaRecording* recording = nullptr;
+  RETURN_IF_ERROR(
+      Annotate(FromPlugin(table_->recording_end(handle_, &recording)), DeviceName(index_)));
+  return std::make_unique<PluginRecording>(table_, recording);
+}
+
+absl::StatusOr<DeviceMemory> PluginDevice::memory() const {
+  uint64_t free_bytes = 0;
+  uint64_t total_bytes = 0;
+  RETURN_IF_ERROR(Annotate(FromPlugin(table_->memory_info(handle_, &free_bytes, &total_bytes)),
+                           DeviceName(index_)));
+  return DeviceMemory{.free = static_cast<int64_t>(free_bytes),
+                      .total = static_cast<int64_t>(total_bytes)};
+}
+
 absl::Status PluginDevice::Synchronize() {
-  return Annotate(FromPlugin(table_->synchronize(handle_)), absl::StrCat("cuda:", index_));
+  return Annotate(FromPlugin(table_->synchronize(handle_)), DeviceName(index_));
 }
 
 }  // namespace cohort

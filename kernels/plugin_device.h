@@ -3,6 +3,7 @@
 #ifndef COHORT_KERNELS_PLUGIN_DEVICE_H_
 #define COHORT_KERNELS_PLUGIN_DEVICE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,15 +17,15 @@ namespace cohort {
 // is missing (the plugin, a library, the driver, a device, an operation) and the way out.
 absl::Status PluginAvailable();
 
-// The device with ordinal `index`. Fails as PluginAvailable() does, and with INVALID_ARGUMENT for
-// an index outside the devices present.
-absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(int index);
+// The device with ordinal `options.index`. Fails as PluginAvailable() does, and with
+// INVALID_ARGUMENT for an index outside the devices present.
+absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options);
 
 class PluginDevice : public Device {
  public:
   // Takes `handle`, which `table` created for device `index`.
   PluginDevice(const CohortCudaTable* table, CohortCudaDevice* handle, int index,
-               std::string description);
+               std::string description, bool records_steps = true);
   ~PluginDevice() override;
   PluginDevice(const PluginDevice&) = delete;
   PluginDevice& operator=(const PluginDevice&) = delete;
@@ -34,6 +35,13 @@ class PluginDevice : public Device {
   absl::StatusOr<Tensor> Allocate(Shape shape, DType dtype) override;
   void CopyFromHost(const void* source, TensorView destination) override;
   void CopyToHost(TensorView source, void* destination) override;
+  absl::StatusOr<Tensor> AllocateHost(Shape shape, DType dtype) override;
+  void EnqueueCopyFromHost(const void* source, TensorView destination) override;
+  void EnqueueCopyToHost(TensorView source, void* destination) override;
+  absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override;
+  bool records_steps() const override;
+  absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()> work) override;
+  absl::StatusOr<DeviceMemory> memory() const override;
   absl::Status Synchronize() override;
   Ops& ops() override { return ops_; }
 
@@ -46,6 +54,7 @@ class PluginDevice : public Device {
   CohortCudaDevice* handle_;      // owned
   int index_;
   std::string description_;
+  bool records_steps_;
   PluginOps ops_;
 };
 

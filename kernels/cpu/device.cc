@@ -1,11 +1,13 @@
 #include "kernels/cpu/device.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace cohort {
 namespace {
@@ -72,12 +74,44 @@ size_t TotalBytes(const TensorView& view) {
   return static_cast<size_t>(view.shape.elements() * SizeOf(view.dtype));
 }
 
+// Operations are done when they return: every mark is reached as it is set.
+class CpuMark : public Mark {
+ public:
+  void Set() override {}
+  absl::Status Wait(absl::Duration) override { return absl::OkStatus(); }
+};
+
+// Runs the work again.
+class CpuRecording : public Recording {
+ public:
+  explicit CpuRecording(std::function<void()> work) : work_(std::move(work)) {}
+  void Enqueue() override { work_(); }
+
+ private:
+  std::function<void()> work_;
+};
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> CpuDevice::Create(int threads, StringView instruction_set) {
-  ASSIGN_OR_RETURN(const InstructionSet set, ChooseInstructionSet(instruction_set));
-  ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::Create(threads));
-  return std::unique_ptr<Device>(new CpuDevice(std::move(pool), set));
+absl::StatusOr<std::unique_ptr<Device>> CpuDevice::Create(const DeviceOptions& options) {
+  ASSIGN_OR_RETURN(const InstructionSet set, ChooseInstructionSet(options.instruction_set));
+  ASSIGN_OR_RETURN(std::unique_ptr<ThreadPool> pool, ThreadPool::Create(options.threads));
+  return std::unique_ptr<Device>(
+      new CpuDevice(std::move(pool), set, options.record_steps.value_or(false)));
+}
+
+absl::StatusOr<std::unique_ptr<Mark>> CpuDevice::CreateMark() {
+  return std::make_unique<CpuMark>();
+}
+
+absl::StatusOr<std::unique_ptr<Recording>> CpuDevice::Record(std::function<void()> work) {
+  return std::make_unique<CpuRecording>(std::move(work));
+}
+
+absl::StatusOr<DeviceMemory> CpuDevice::memory() const {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  return DeviceMemory{.free = int64_t{sysconf(_SC_AVPHYS_PAGES)} * page,
+                      .total = int64_t{sysconf(_SC_PHYS_PAGES)} * page};
 }
 
 std::string CpuDevice::description() const {

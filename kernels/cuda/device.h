@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstddef>
 #include <map>
 #include <memory>
@@ -51,7 +52,9 @@ struct CohortCudaDevice {
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
   std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;
-  CohortCudaError first_error{};  // since the last Synchronize
+  CohortCudaError first_error{};  // since the last Synchronize or MarkWait
+  // What is enqueued is recorded (recording.cc). Other threads leave the stream alone meanwhile.
+  std::atomic<bool> is_recording{false};
 };
 
 namespace cohort::cuda {

@@ -20,6 +20,33 @@ void CopyToHost(CohortCudaDevice* device, const void* source, void* destination,
                 uint64_t bytes) noexcept;
 CohortCudaError Synchronize(CohortCudaDevice* device) noexcept;
 
+// host_memory.cc
+CohortCudaError MemoryInfo(CohortCudaDevice* device, uint64_t* free_bytes,
+                           uint64_t* total_bytes) noexcept;
+CohortCudaError HostMemoryAllocate(CohortCudaDevice* device, uint64_t bytes,
+                                   void** memory) noexcept;
+void HostMemoryFree(int32_t index, void* memory) noexcept;
+void EnqueueCopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
+                         uint64_t bytes) noexcept;
+void EnqueueCopyToHost(CohortCudaDevice* device, const void* source, void* destination,
+                       uint64_t bytes) noexcept;
+
+// recording.cc
+CohortCudaError MarkCreate(CohortCudaDevice* device, CohortCudaMark** mark) noexcept;
+void MarkDestroy(CohortCudaMark* mark) noexcept;
+void MarkSet(CohortCudaMark* mark) noexcept;
+CohortCudaError MarkWait(CohortCudaMark* mark, int64_t timeout_us) noexcept;
+CohortCudaError RecordingBegin(CohortCudaDevice* device) noexcept;
+CohortCudaError RecordingEnd(CohortCudaDevice* device, CohortCudaRecording** recording) noexcept;
+void RecordingEnqueue(CohortCudaRecording* recording) noexcept;
+void RecordingDestroy(CohortCudaRecording* recording) noexcept;
+
+// steps.cu
+void SelectIds(CohortCudaDevice* device, const CohortCudaTensor* sources,
+               const CohortCudaTensor* last_tokens, const CohortCudaTensor* ids) noexcept;
+void StoreTokens(CohortCudaDevice* device, const CohortCudaTensor* tokens,
+                 const CohortCudaTensor* slots, const CohortCudaTensor* last_tokens) noexcept;
+
 // norm.cu
 void RmsNorm(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* gamma,
              float eps, const CohortCudaTensor* out) noexcept;

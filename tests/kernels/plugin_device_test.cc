@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,14 @@ struct CohortCudaDevice {
   }
 };
 
+// They note what becomes of them in `verb` of the device, and share its error.
+struct CohortCudaMark {
+  CohortCudaDevice* device = nullptr;
+};
+struct CohortCudaRecording {
+  CohortCudaDevice* device = nullptr;
+};
+
 namespace cohort {
 namespace {
 
@@ -51,6 +60,41 @@ CohortCudaError Allocate(D* device, uint64_t bytes, void** memory) {
   return error;
 }
 
+void SetDeviceEntries(CohortCudaTable& table) {
+  table.memory_info = [](D* device, uint64_t* free_bytes, uint64_t* total_bytes) {
+    *free_bytes = 5;
+    *total_bytes = 9;
+    return std::exchange(device->error, CohortCudaError{});
+  };
+  table.host_memory_allocate = Allocate;
+  table.host_memory_free = table.memory_free;
+  table.enqueue_copy_from_host = table.copy_from_host;
+  table.enqueue_copy_to_host = table.copy_from_host;
+  table.mark_create = [](D* device, CohortCudaMark** mark) {
+    *mark = new CohortCudaMark{device};
+    return CohortCudaError{};
+  };
+  table.mark_destroy = [](CohortCudaMark* mark) { delete mark; };
+  table.mark_set = [](CohortCudaMark* mark) { mark->device->verb = "mark_set"; };
+  table.mark_wait = [](CohortCudaMark* mark, int64_t timeout_us) {
+    mark->device->number = timeout_us;
+    return std::exchange(mark->device->error, CohortCudaError{});
+  };
+  table.recording_begin = [](D* device) {
+    device->verb = "recording_begin";
+    return CohortCudaError{};
+  };
+  table.recording_end = [](D* device, CohortCudaRecording** recording) {
+    const CohortCudaError error = std::exchange(device->error, CohortCudaError{});
+    *recording = error.code == kCohortCudaOk ? new CohortCudaRecording{device} : nullptr;
+    return error;
+  };
+  table.recording_enqueue = [](CohortCudaRecording* recording) {
+    recording->device->verb = "recording_enqueue";
+  };
+  table.recording_destroy = [](CohortCudaRecording* recording) { delete recording; };
+}
+
 CohortCudaTable MakeTable() {
   CohortCudaTable table{};
   table.version = kCohortCudaTableVersion;
@@ -65,6 +109,7 @@ CohortCudaTable MakeTable() {
     std::memcpy(destination, source, bytes);
   };
   table.copy_to_host = table.copy_from_host;
+  SetDeviceEntries(table);
   table.synchronize = [](D* device) { return std::exchange(device->error, CohortCudaError{}); };
   table.embed = [](D* d, const T* ids, const T* rows, int64_t first_row, const T* out) {
     d->Note("embed", ids, rows, out);
@@ -171,6 +216,63 @@ TEST_F(PluginDeviceTest, SynchronizeNamesTheDeviceOnce) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(status.message(), "cuda:3: RmsNorm: too bad");
   EXPECT_TRUE(device_.Synchronize().ok());
+}
+
+TEST_F(PluginDeviceTest, EnqueuesCopiesOfHostMemory) {
+  absl::StatusOr<Tensor> host = device_.AllocateHost({3}, DType::kI32);
+  absl::StatusOr<Tensor> tensor = device_.Allocate({3}, DType::kI32);
+  ASSERT_TRUE(host.ok() && tensor.ok());
+  std::iota(host->view().As<int32_t>(), host->view().As<int32_t>() + 3, 7);
+  device_.EnqueueCopyFromHost(host->view().data, tensor->view());
+  host->view().As<int32_t>()[1] = 0;
+  device_.EnqueueCopyToHost(tensor->view(), host->view().data);
+  EXPECT_EQ(host->view().As<int32_t>()[1], 8);
+  other_side_.is_out_of_memory = true;
+  EXPECT_EQ(device_.AllocateHost({3}, DType::kI32).status().message(), "cannot allocate 12 bytes");
+}
+
+TEST_F(PluginDeviceTest, MarksSayWhatSynchronizeWouldSay) {
+  const absl::StatusOr<std::unique_ptr<Mark>> mark = device_.CreateMark();
+  ASSERT_TRUE(mark.ok());
+  (*mark)->Set();
+  EXPECT_EQ(other_side_.verb, "mark_set");
+  EXPECT_TRUE((*mark)->Wait(absl::Milliseconds(2)).ok());
+  EXPECT_EQ(other_side_.number, 2000);
+  other_side_.error.code = kCohortCudaDeadline;
+  std::strcpy(other_side_.error.message, "not done");
+  EXPECT_EQ((*mark)->Wait(-absl::Seconds(1)), absl::DeadlineExceededError("cuda:3: not done"));
+  EXPECT_EQ(other_side_.number, 0);
+}
+
+TEST_F(PluginDeviceTest, RecordsWhatTheWorkEnqueues) {
+  std::string during;
+  const auto work = [&] { during = other_side_.verb; };
+  const absl::StatusOr<std::unique_ptr<Recording>> recording = device_.Record(work);
+  ASSERT_TRUE(recording.ok());
+  EXPECT_EQ(during, "recording_begin");
+  (*recording)->Enqueue();
+  EXPECT_EQ(other_side_.verb, "recording_enqueue");
+  other_side_.error.code = kCohortCudaFailed;
+  EXPECT_EQ(device_.Record(work).status().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(PluginDeviceTest, RecordsStepsWhereItHasTheirOperations) {
+  EXPECT_FALSE(device_.records_steps());
+  table_.recorded_candidates = [](D*, const T*, const T*, int32_t, const CohortCudaVocabularySlice*,
+                                  const T*) {};
+  table_.choose_recorded = [](D*, const T*, int64_t, const T*, int64_t, const T*) {};
+  table_.select_ids = [](D*, const T*, const T*, const T*) {};
+  table_.store_tokens = table_.select_ids;
+  EXPECT_TRUE(device_.records_steps());
+  CohortCudaDevice other_side;
+  EXPECT_FALSE(PluginDevice(&table_, &other_side, 3, "", false).records_steps());
+}
+
+TEST_F(PluginDeviceTest, TellsItsMemory) {
+  const absl::StatusOr<DeviceMemory> memory = device_.memory();
+  ASSERT_TRUE(memory.ok());
+  EXPECT_EQ(memory->free, 5);
+  EXPECT_EQ(memory->total, 9);
 }
 
 TEST_F(PluginDeviceTest, ViewsKeepShapeTypeAndStride) {

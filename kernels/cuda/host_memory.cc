@@ -1,0 +1,81 @@
+// Pinned memory of the host, and copies that only enqueue.
+#include <cinttypes>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/entries.h"
+
+namespace cohort::cuda {
+namespace {
+
+void EnqueueCopy(CohortCudaDevice* device, const void* source, void* destination, uint64_t bytes,
+                 cudaMemcpyKind kind, const char* what) {
+  if (bytes == 0) {
+    return;
+  }
+  Activate(device);
+  const cudaError_t result = cudaMemcpyAsync(destination, source, bytes, kind, device->stream);
+  if (result != cudaSuccess) {
+    Stick(device, FromCuda(result, what));
+  }
+}
+
+}  // namespace
+
+CohortCudaError MemoryInfo(CohortCudaDevice* device, uint64_t* free_bytes,
+                           uint64_t* total_bytes) noexcept {
+  Activate(device);
+  std::size_t free_now = 0;
+  std::size_t total = 0;
+  const cudaError_t result = cudaMemGetInfo(&free_now, &total);
+  *free_bytes = free_now;
+  *total_bytes = total;
+  return FromCuda(result, "cudaMemGetInfo");
+}
+
+CohortCudaError HostMemoryAllocate(CohortCudaDevice* device, uint64_t bytes,
+                                   void** memory) noexcept {
+  *memory = nullptr;
+  Activate(device);
+  const cudaError_t result =
+      cudaHostAlloc(memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // as in FromCuda
+    return MakeError(kCohortCudaOutOfMemory,
+                     "cuda:%d cannot pin %" PRIu64 " bytes of the host's memory", device->index,
+                     bytes);
+  }
+  if (result != cudaSuccess) {
+    return FromCuda(result, "cudaHostAlloc");
+  }
+  // Kernels are given the host's address; every system with one address space has it so.
+  void* on_device = nullptr;
+  const cudaError_t mapped = cudaHostGetDevicePointer(&on_device, *memory, 0);
+  if (mapped == cudaSuccess && on_device == *memory) {
+    return Ok();
+  }
+  cudaFreeHost(*memory);
+  *memory = nullptr;
+  return mapped != cudaSuccess
+             ? FromCuda(mapped, "cudaHostGetDevicePointer")
+             : MakeError(kCohortCudaFailed, "cuda:%d has no address space in common with the host",
+                         device->index);
+}
+
+void HostMemoryFree(int32_t index, void* memory) noexcept {
+  // As in MemoryFree.
+  if (cudaSetDevice(index) == cudaSuccess) {
+    cudaFreeHost(memory);
+  }
+}
+
+void EnqueueCopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
+                         uint64_t bytes) noexcept {
+  EnqueueCopy(device, source, destination, bytes, cudaMemcpyHostToDevice, "copy from host");
+}
+
+void EnqueueCopyToHost(CohortCudaDevice* device, const void* source, void* destination,
+                       uint64_t bytes) noexcept {
+  EnqueueCopy(device, source, destination, bytes, cudaMemcpyDeviceToHost, "copy to host");
+}
+
+}  // namespace cohort::cuda
