@@ -5,49 +5,20 @@
 #include <cmath>
 
 #include "kernels/check.h"
-#include "kernels/philox.h"
 #include "kernels/probability_mass.h"
 
 namespace cohort {
 namespace {
 
-bool HasTopK(const SamplingRow& row, int64_t valid_ids) {
-  return row.top_k > 0 && row.top_k < valid_ids;
-}
-
-bool IsByMass(const SamplingRow& row, int64_t valid_ids) {
-  return !HasTopK(row, valid_ids) && row.top_p == 1;
-}
-
-// The true sum of all masses lies between these.
-struct MassBounds {
-  uint64_t least = 0;
-  uint64_t most = 0;
-};
-
-// A rank's sum is relative to its own largest logit. Where that is the row's, the sum is exact.
-// Elsewhere each of its at most `valid_ids` masses was rounded, and would be again.
 MassBounds BoundTotal(absl::Span<const CandidateRecord> records, float largest, float temperature,
                       int64_t valid_ids) {
-  uint64_t exact = 0;
-  double scaled = 0;
-  bool is_scaled = false;
+  TotalMass total(largest, temperature);
   for (const CandidateRecord& record : records) {
-    if (record.count() == 0) {
-      continue;
-    }
-    const float own = record.candidate(0).logit;
-    if (own == largest) {
-      exact += record.mass();
-    } else {
-      is_scaled = true;
-      scaled += static_cast<double>(record.mass()) *
-                std::exp((double{own} - double{largest}) / double{temperature});
+    if (record.count() > 0) {
+      total.Add(record.mass(), record.candidate(0).logit);
     }
   }
-  const double error = is_scaled ? static_cast<double>(valid_ids) + 4 * kMassError * scaled + 1 : 0;
-  return {exact + static_cast<uint64_t>(std::max(0.0, std::floor(scaled - error))),
-          exact + static_cast<uint64_t>(std::ceil(scaled + error))};
+  return total.Bounds(valid_ids);
 }
 
 }  // namespace
@@ -70,23 +41,12 @@ CandidateRequest RequestFor(const SamplingRow& row, const LogitEdits& edits, int
   return request;
 }
 
-uint32_t UniformOf(const SamplingRow& row) {
-  return static_cast<uint32_t>(PhiloxUniform(row.seed, row.sequence_index, row.position) * 0x1p24f);
-}
-
-// mass >= min_p * mass of the largest, as a rule about the logit itself.
-float LowestByMinP(const SamplingRow& row, float largest) {
-  return row.min_p > 0 ? static_cast<float>(double{largest} +
-                                            double{row.temperature} * std::log(double{row.min_p}))
-                       : -std::numeric_limits<float>::infinity();
-}
-
 size_t TopPLength(absl::Span<const Candidate> sorted, float top_p, uint64_t total) {
-  const double wanted = double{top_p} * static_cast<double>(total);
+  const uint64_t wanted = WantedByTopP(top_p, total);
   uint64_t mass = 0;
   for (size_t i = 0; i < sorted.size(); ++i) {
     mass += sorted[i].mass;
-    if (static_cast<double>(mass) >= wanted) {
+    if (mass >= wanted) {
       return i + 1;
     }
   }
@@ -170,10 +130,8 @@ bool CandidateChooser::CutByTopP(absl::Span<const CandidateRecord> records, cons
   for (size_t i = 0; i < longest; ++i) {
     mass += merged_[i].mass;
   }
-  const bool is_reached =
-      static_cast<double>(mass) >= double{row.top_p} * static_cast<double>(total.most);
   merged_.resize(longest);
-  return is_reached && shortest == longest;
+  return shortest == longest && mass >= WantedByTopP(row.top_p, total.most);
 }
 
 // Leaves in merged_ the candidates among which the token is drawn, with their masses, where they

@@ -8,6 +8,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/candidates.h"
+#include "kernels/choice_rules.h"
 #include "kernels/sampling.h"
 
 namespace cohort {
@@ -29,10 +30,6 @@ struct Choice {
   float lowest = 0;
 };
 
-// The uniform number that chooses the row's token, in units of 2^-24.
-uint32_t UniformOf(const SamplingRow& row);
-// Logits below this fail min-p.
-float LowestByMinP(const SamplingRow& row, float largest);
 // The shortest prefix of likeliest first candidates with masses whose sum reaches top_p of `total`;
 // all of them when it does not.
 size_t TopPLength(absl::Span<const Candidate> sorted, float top_p, uint64_t total);

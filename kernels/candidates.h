@@ -5,12 +5,15 @@
 //   4      bits of the target's logit
 //   5...   per candidate: id, bits of its logit, bits of that logit before its edits
 // Candidates come likeliest first (the larger logit, then the lower id) and leave out minus
-// infinity. Fewer than asked for means that the rank has no more.
+// infinity. Fewer than asked for means that the rank has no more. Plain constexpr code, for kernels
+// of CUDA too.
 #ifndef COHORT_KERNELS_CANDIDATES_H_
 #define COHORT_KERNELS_CANDIDATES_H_
 
 #include <bit>
 #include <cstdint>
+
+#include "kernels/words.h"
 
 namespace cohort {
 
@@ -23,7 +26,7 @@ struct Candidate {
   uint64_t mass = 0;  // of `logit`, where it was asked for
 };
 
-inline bool Likelier(const Candidate& a, const Candidate& b) {
+constexpr bool Likelier(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
@@ -35,18 +38,15 @@ class CandidateRecord {
   static constexpr int32_t kFinite = 2;
   static constexpr int32_t kTarget = 4;
 
-  explicit CandidateRecord(const int32_t* words) : words_(words) {}
+  constexpr explicit CandidateRecord(const int32_t* words) : words_(words) {}
 
-  bool has_nan() const { return (words_[0] & kNan) != 0; }
-  bool has_finite() const { return (words_[0] & kFinite) != 0; }
-  bool has_target() const { return (words_[0] & kTarget) != 0; }
-  float target() const { return std::bit_cast<float>(words_[4]); }
-  int32_t count() const { return words_[1]; }
-  uint64_t mass() const {
-    return uint64_t{static_cast<uint32_t>(words_[2])} | uint64_t{static_cast<uint32_t>(words_[3])}
-                                                            << 32;
-  }
-  Candidate candidate(int32_t i) const {
+  constexpr bool has_nan() const { return (words_[0] & kNan) != 0; }
+  constexpr bool has_finite() const { return (words_[0] & kFinite) != 0; }
+  constexpr bool has_target() const { return (words_[0] & kTarget) != 0; }
+  constexpr float target() const { return std::bit_cast<float>(words_[4]); }
+  constexpr int32_t count() const { return words_[1]; }
+  constexpr uint64_t mass() const { return ReadWords(words_ + 2); }
+  constexpr Candidate candidate(int32_t i) const {
     const int32_t* words = words_ + Words(i);
     return {words[0], std::bit_cast<float>(words[1]), std::bit_cast<float>(words[2]), 0};
   }
@@ -54,12 +54,6 @@ class CandidateRecord {
  private:
   const int32_t* words_;
 };
-
-// A 64-bit number as two words, low first.
-inline void WriteWords(uint64_t value, int32_t* words) {
-  words[0] = static_cast<int32_t>(static_cast<uint32_t>(value));
-  words[1] = static_cast<int32_t>(static_cast<uint32_t>(value >> 32));
-}
 
 }  // namespace cohort
 

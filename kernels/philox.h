@@ -9,8 +9,8 @@
 
 namespace cohort {
 
-inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
-                                          std::array<uint32_t, 2> key) {
+constexpr std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
+                                             std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t product0 = uint64_t{0xD2511F53u} * counter[0];
     const uint64_t product1 = uint64_t{0xCD9E8D57u} * counter[2];
@@ -24,12 +24,17 @@ inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
   return counter;
 }
 
-// One uniform in [0, 1) with 24 bits per (seed, sequence index, absolute position).
-inline float PhiloxUniform(uint64_t seed, uint32_t sequence_index, uint64_t position) {
-  const auto words = Philox4x32(
+// 24 uniform bits per (seed, sequence index, absolute position).
+constexpr uint32_t PhiloxBits(uint64_t seed, uint32_t sequence_index, uint64_t position) {
+  const std::array<uint32_t, 4> words = Philox4x32(
       {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), sequence_index, 0},
       {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return static_cast<float>(words[0] >> 8) * 0x1p-24f;
+  return words[0] >> 8;
+}
+
+// They as a number in [0, 1).
+constexpr float PhiloxUniform(uint64_t seed, uint32_t sequence_index, uint64_t position) {
+  return static_cast<float>(PhiloxBits(seed, sequence_index, position)) * 0x1p-24f;
 }
 
 }  // namespace cohort

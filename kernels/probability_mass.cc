@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -17,24 +16,6 @@ typedef double Doubles __attribute__((vector_size(kWidth * sizeof(double))));
 typedef int64_t Integers __attribute__((vector_size(kWidth * sizeof(int64_t))));
 typedef float Floats __attribute__((vector_size(kWidth * sizeof(float))));
 
-// ln(2)^k / k!: the powers of two around 0. Ten terms are within 2^-37 in [-0.5, 0.5].
-constexpr std::array<double, 10> kTerms = {1,
-                                           0.6931471805599453,
-                                           0.24022650695910072,
-                                           0.05550410866482158,
-                                           0.009618129107628477,
-                                           0.0013333558146428443,
-                                           0.00015403530393381608,
-                                           1.5252733804059838e-05,
-                                           1.3215486790144307e-06,
-                                           1.0178086009239699e-07};
-
-// Adding these leaves an integer in the low bits of the sum.
-constexpr double kRoundSigned = 0x1.8p52;
-constexpr double kRound = 0x1p52;
-// Powers of two below this round to no mass at all.
-constexpr double kLeastPower = -64;
-
 }  // namespace
 
 struct MassScale::Kernel {
@@ -42,28 +23,7 @@ struct MassScale::Kernel {
     Floats narrow;
     std::memcpy(&narrow, logits, sizeof(narrow));
     const Doubles logit = __builtin_convertvector(narrow, Doubles);
-    Doubles power = (logit - s.largest_) * s.scale_;
-    power = power > kLeastPower ? power : Doubles{} + kLeastPower;
-    const Doubles shifted = power + kRoundSigned;
-    const Doubles rest = power - (shifted - kRoundSigned);
-    // In pairs, not term after term: the machine computes what does not wait for each other at
-    // once.
-    const Doubles rest2 = rest * rest;
-    const Doubles rest4 = rest2 * rest2;
-    Doubles pairs[5];
-#pragma GCC unroll 5
-    for (size_t i = 0; i < 5; ++i) {
-      pairs[i] = rest * kTerms[2 * i + 1] + kTerms[2 * i];
-    }
-    const Doubles value =
-        (pairs[0] + pairs[1] * rest2) + ((pairs[2] + pairs[3] * rest2) + pairs[4] * rest4) * rest4;
-    // 2^(power + 44) by its exponent's bits; what the shift drops is kRoundSigned's.
-    const Doubles factor = reinterpret_cast<Doubles>(
-        (reinterpret_cast<Integers>(shifted) + (int64_t{1023} + 44)) << 52);
-    const Doubles rounded = value * factor + kRound;
-    mass = reinterpret_cast<Integers>(rounded) - reinterpret_cast<Integers>(Doubles{} + kRound);
-    mass = logit == s.largest_ ? Integers{} + static_cast<int64_t>(kMassOfLargest) : mass;
-    mass &= logit >= s.lowest_;
+    MassOf(s.rule_, logit, mass);
   }
 };
 
@@ -104,9 +64,6 @@ struct MassScale::MassesKernel : Kernel {
     }
   }
 };
-
-MassScale::MassScale(float largest, float temperature, float lowest)
-    : largest_(double{largest}), lowest_(double{lowest}), scale_(M_LOG2E / double{temperature}) {}
 
 void MassScale::Masses(absl::Span<const float> logits, uint64_t* masses) const {
   avx2::Run<MassesKernel>(*this, logits, masses);

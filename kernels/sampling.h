@@ -3,7 +3,7 @@
 //
 // Each rank summarises its own columns in a small record (candidates.h). One gather later every
 // rank holds all records and reads the same choice from them (candidate_choice.h), or sees that
-// they do not suffice. Probability masses are integers (probability_mass.h), so sums do not depend
+// they do not suffice. Probability masses are integers (mass_rule.h), so sums do not depend
 // on their order, nor a choice on how the vocabulary is cut.
 #ifndef COHORT_KERNELS_SAMPLING_H_
 #define COHORT_KERNELS_SAMPLING_H_
@@ -12,29 +12,9 @@
 #include <limits>
 
 #include "absl/types/span.h"
+#include "kernels/sampling_row.h"
 
 namespace cohort {
-
-inline constexpr int32_t kNoToken = -1;
-inline constexpr int32_t kUndecided = -3;                    // the records of all ranks do not tell
-inline constexpr int64_t kMaxVocabulary = int64_t{1} << 19;  // so that sums of masses fit 64 bits
-
-// How one row of logits is turned into a token.
-struct SamplingRow {
-  float temperature = 0;  // 0: greedy (the first of the largest logits)
-  float top_p = 1;        // (0, 1]
-  int32_t top_k = 0;      // 0: all
-  float min_p = 0;        // [0, 1]; 0: off
-  uint64_t seed = 0;
-  uint32_t sequence_index = 0;  // which of a request's n sequences
-  uint64_t position = 0;        // absolute position of the token being chosen
-};
-
-// A SamplingRow as int32 words of device memory: bits of temperature, top_p, min_p; top_k;
-// sequence_index; 0; seed; position (both with the low word first).
-inline constexpr int64_t kSamplingWords = 10;
-void WriteSamplingRow(const SamplingRow& row, int32_t* words);
-SamplingRow ReadSamplingRow(const int32_t* words);
 
 // What becomes of one logit: l + bias; then, where the id is repeated, that over the repetition
 // penalty when it is above 0 and else times it; then minus `penalty`.

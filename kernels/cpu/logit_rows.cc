@@ -69,14 +69,7 @@ size_t ValidColumns(size_t columns, const VocabularySlice& slice) {
 }
 
 float Edited(float logit, const LogitEdit& edit, float repetition_penalty) {
-  if (edit.bias == kNothing) {
-    return kNothing;
-  }
-  const float biased = logit + edit.bias;
-  const float repeated = !edit.is_repeated ? biased
-                         : biased > 0      ? biased / repetition_penalty
-                                           : biased * repetition_penalty;
-  return repeated - edit.penalty;
+  return EditedLogit(logit, edit.bias, edit.penalty, edit.is_repeated, repetition_penalty);
 }
 
 // The first index of the largest logit.
@@ -236,7 +229,7 @@ void Summarise(absl::Span<float> logits, const CandidateRequest& request,
   std::vector<Candidate>& kept = scratch->kept;
   if (request.candidates == 1) {
     const size_t index = IndexOf(largest.logit, row.logits(), *scratch);
-    kept.assign(1, {static_cast<int32_t>(index), largest.logit, 0, 0});
+    kept.assign(1, {static_cast<int32_t>(index), row.logits()[index], 0, 0});
   } else {
     KeepLikeliest(row.logits(), static_cast<size_t>(request.candidates), scratch);
     std::sort(kept.begin(), kept.end(), Likelier);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -85,6 +87,47 @@ TEST(ProbabilityMass, HasTheSameBitsEverywhere) {
     hash = (hash ^ mass) * 0x100000001b3u;
   }
   EXPECT_EQ(hash, 0xb02875de2efcb6dau);
+}
+
+// What a kernel computes for one logit is what the vectors compute for many.
+TEST(ProbabilityMass, OneLogitHasTheMassThatItHasAmongOthers) {
+  std::mt19937_64 random(8);
+  std::vector<float> logits(5003);
+  for (float& logit : logits) {
+    logit = std::bit_cast<float>(static_cast<uint32_t>(random()));  // of any size
+    logit = std::isnan(logit) ? kInfinity : logit;
+  }
+  for (const float temperature : {1e-45f, 0.7f, 3e38f}) {
+    for (const float lowest : {-kInfinity, -1.0f}) {
+      for (const float largest : {*std::max_element(logits.begin(), logits.end()), 1e37f}) {
+        const std::vector<uint64_t> masses =
+            Masses(MassScale(largest, temperature, lowest), logits);
+        for (size_t i = 0; i < logits.size(); ++i) {
+          if (logits[i] <= largest) {
+            ASSERT_EQ(MassOfLogit(MassRule(largest, temperature, lowest), logits[i]), masses[i])
+                << logits[i] << " at " << temperature;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ProbabilityMass, LogarithmsAreExactToSomeUnits) {
+  std::mt19937_64 random(9);
+  EXPECT_EQ(Logarithm(1), 0);
+  for (int i = 0; i < 20000; ++i) {
+    const double x = std::ldexp(1 + 0x1p-52 * static_cast<double>(random() >> 12),
+                                static_cast<int>(random() % 300) - 150);
+    ASSERT_NEAR(Logarithm(x), std::log(x), 4 * 0x1p-53 * std::abs(std::log(x)) + 1e-18) << x;
+  }
+}
+
+TEST(ProbabilityMass, AWantedPartIsRoundedUp) {
+  EXPECT_EQ(RoundedUp(0), 0u);
+  EXPECT_EQ(RoundedUp(3), 3u);
+  EXPECT_EQ(RoundedUp(3.25), 4u);
+  EXPECT_EQ(RoundedUp(0x1p62), uint64_t{1} << 62);
 }
 
 TEST(ProbabilityMass, APartIsRoundedDown) {
