@@ -10,12 +10,12 @@
 
 namespace cohort {
 
-absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(const ModelConfig& config,
-                                                                 WorkerOptions options) {
+absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(
+    const ModelConfig& config, WorkerOptions options, const DeviceOptions& device_options) {
   auto ranks = std::unique_ptr<WorkerRanks>(new WorkerRanks(options));
   for (int rank = 0; rank < options.parallelism.world(); ++rank) {
     options.rank = rank;
-    ASSIGN_OR_RETURN(auto device, Device::Create(DeviceOptions{}));
+    ASSIGN_OR_RETURN(auto device, Device::Create(device_options));
     ASSIGN_OR_RETURN(auto worker, Worker::Create(config, options, std::move(device), nullptr));
     ranks->workers_.push_back(std::move(worker));
   }

@@ -13,8 +13,10 @@ namespace cohort {
 class WorkerRanks {
  public:
   // options.parallelism.world() workers with one CPU thread each; options.rank is set per worker.
+  // Another device is for a world of one: the ranks talk through the memory of this process.
   static absl::StatusOr<std::unique_ptr<WorkerRanks>> Create(const ModelConfig& config,
-                                                             WorkerOptions options);
+                                                             WorkerOptions options,
+                                                             const DeviceOptions& device = {});
 
   absl::Status Join(uint64_t epoch, absl::Duration timeout = absl::Seconds(60));
   // Which data-parallel group computes the plans made below; the others have no rows. At first 0.
