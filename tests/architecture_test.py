@@ -19,6 +19,8 @@ TOP_LEVEL = {
     "parallel", "proto", "runtime", "tests",
 }
 MAX_LINES = 500
+EMULATOR = ("tests", "cuda_emulator")
+PTX = pathlib.Path("kernels/cuda/ptx.cuh")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]', re.MULTILINE)
 CONDITIONAL = re.compile(r"^\s*#\s*(?:if|ifdef|elif)\b.*$", re.MULTILINE)
@@ -38,10 +40,11 @@ def include_violations(path, text):
                 yield f"{path}: includes {header}, which {folder}/ may not know"
         if re.match(r"(grpcpp|grpc|grpc\+\+|google/protobuf)(/|$)", header) and folder not in ("launcher", None):
             yield f"{path}: includes {header}; gRPC and Protobuf belong in launcher/"
-        if re.match(r"(cuda|cublas|cudnn|nvtx|nvml)\w*(\.h|/)", header) and path.parts[:2] != ("kernels", "cuda"):
+        cuda_folders = (("kernels", "cuda"), EMULATOR)
+        if re.match(r"(cuda|cublas|cudnn|nvtx|nvml)\w*(\.h|/)", header) and path.parts[:2] not in cuda_folders:
             yield f"{path}: includes {header}; CUDA headers belong under kernels/cuda/"
-        if header.startswith("nccl") and path != pathlib.Path("kernels/cuda/nccl.cc"):
-            yield f"{path}: includes {header}; NCCL belongs in kernels/cuda/nccl.cc"
+        if re.match(r"nccl\.h|nccl_\w+\.h$", header) and path.parts[:2] not in cuda_folders:
+            yield f"{path}: includes {header}; NCCL belongs under kernels/cuda/"
         if header.startswith("gloo/") and path != pathlib.Path("parallel/gloo_mesh.cc"):
             yield f"{path}: includes {header}; gloo belongs in parallel/gloo_mesh.cc"
         if header.startswith("absl/") and path.parts[:2] == ("kernels", "cuda"):
@@ -57,6 +60,14 @@ def text_violations(path, text):
             yield f"{path}: preprocessor condition '{line.strip()}'; use another source file"
 
 
+def kernel_violations(path, text):
+    """What only nvcc would understand, where the emulated GPU's compiler must too."""
+    if "<<<" in text:
+        yield f"{path}: kernels are launched through Launch() of kernels/cuda/launch.h"
+    if path != PTX and re.search(r"\basm\b|extern\s+__shared__", text):
+        yield f"{path}: PTX and dynamic shared memory belong in {PTX}"
+
+
 def violations(root, files):
     for path in files:
         if path.suffix not in (".h", ".cc", ".cu", ".cuh"):
@@ -65,6 +76,8 @@ def violations(root, files):
         yield from include_violations(path, text)
         if place(path):
             yield from text_violations(path, text)
+        if path.parts[:2] == ("kernels", "cuda"):
+            yield from kernel_violations(path, text)
 
 
 def tracked_files():
@@ -84,6 +97,14 @@ def test_nothing_else_at_the_top_level():
     assert top <= TOP_LEVEL
 
 
+def test_the_emulated_gpu_has_every_function_of_ptx():
+    function = re.compile(r"^(?:__device__ )?(?:inline )?[\w:]+ (\w+)\(", re.MULTILINE)
+    names = [set(function.findall((ROOT / folder / "kernels/cuda/ptx.cuh").read_text(encoding="utf-8")))
+             for folder in ("", "tests/cuda_emulator/include")]
+    assert "MmaBf16" in names[0]
+    assert names[0] - {"SharedAddress", "EvictFirstPolicy", "EvictLastPolicy"} <= names[1]
+
+
 def test_no_generated_code_is_committed():
     assert [path for path in tracked_files() if re.search(r"\.pb\.(cc|h)$|_pb2", path.name)] == []
 
@@ -97,6 +118,8 @@ def test_the_rules_notice_what_they_forbid(tmp_path):
         "parallel/b.cc": "#include <nccl.h>\n",
         "parallel/c.cc": "#include <gloo/context.h>\n",
         "kernels/cuda/a.cc": '#include "absl/status/status.h"\n',
+        "kernels/cuda/b.cu": "Kernel<<<1, 32>>>();\n",
+        "kernels/cuda/c.cu": 'asm("exit;");\n',
         "launcher/a.cc": "#if defined(SOMETHING)\n#endif\n",
         "launcher/b.cc": "\n" * (MAX_LINES + 1),
     }

@@ -1,19 +1,26 @@
 #include "tests/kernels/devices.h"
 
+#include <cstdlib>
+
 #include "kernels/cpu/instruction_set.h"
 
 namespace cohort {
 
 std::vector<DeviceOptions> TestDevices() {
   std::vector<DeviceOptions> devices;
-  for (const InstructionSet set : SupportedInstructionSets()) {
-    DeviceOptions options;
-    options.threads = 3;
-    options.instruction_set = std::string(NameOf(set));
-    devices.push_back(options);
+  const char* only = std::getenv("COHORT_TEST_DEVICE");
+  const auto is_wanted = [&](StringView kind) { return only == nullptr || kind == only; };
+  if (is_wanted("cpu")) {
+    for (const InstructionSet set : SupportedInstructionSets()) {
+      DeviceOptions options;
+      options.threads = 3;
+      options.instruction_set = std::string(NameOf(set));
+      devices.push_back(options);
+    }
+    devices.push_back(DeviceOptions());
   }
-  devices.push_back(DeviceOptions());
-  if (DeviceAvailable("cuda").ok()) {
+  // Where it is asked for by name it must be there.
+  if (is_wanted("cuda") && (only != nullptr || DeviceAvailable("cuda").ok())) {
     DeviceOptions options;
     options.kind = "cuda";
     devices.push_back(options);

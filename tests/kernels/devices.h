@@ -14,7 +14,7 @@
 namespace cohort {
 
 // The CPU with each instruction set it has on three threads, the best one on one thread, and CUDA
-// where it is there.
+// where it is there; of one kind only where COHORT_TEST_DEVICE names it.
 std::vector<DeviceOptions> TestDevices();
 
 // Runs `body(Device&)` on each of them.
