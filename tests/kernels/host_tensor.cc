@@ -3,11 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
 namespace cohort {
 namespace {
+
+// The environment's COHORT_TEST_SEED gives every test other numbers.
+unsigned long long SkippedNumbers() {
+  static const char* const seed = std::getenv("COHORT_TEST_SEED");
+  return seed == nullptr ? 0 : std::strtoull(seed, nullptr, 10);
+}
 
 template <class T>
 void Put(T value, std::vector<uint8_t>* bytes) {
@@ -51,6 +58,7 @@ HostTensor Poison(DType dtype, const Shape& shape) {
 
 HostTensor RandomNormal(std::mt19937_64& random, DType dtype, const Shape& shape,
                         double deviation) {
+  random.discard(SkippedNumbers());
   std::normal_distribution<double> normal(0, deviation);
   HostTensor tensor = Filled(dtype, shape, 0);
   for (double& value : tensor.values) {

@@ -37,7 +37,8 @@ double RoundTo(double value, DType dtype);
 HostTensor Filled(DType dtype, const Shape& shape, double value);
 // NaN, or -12345 for int32: what an operation must overwrite, and must not read.
 HostTensor Poison(DType dtype, const Shape& shape);
-// Normally distributed with the given standard deviation.
+// Normally distributed with the given standard deviation. Other numbers for every COHORT_TEST_SEED
+// of the environment (default 0).
 HostTensor RandomNormal(std::mt19937_64& random, DType dtype, const Shape& shape,
                         double deviation = 1);
 HostTensor Indices(const std::vector<int32_t>& values);
