@@ -3,7 +3,7 @@
 #ifndef COHORT_KERNELS_CUDA_STREAM_PLAN_H_
 #define COHORT_KERNELS_CUDA_STREAM_PLAN_H_
 
-#include <cuda_runtime.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
