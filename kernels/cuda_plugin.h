@@ -170,6 +170,35 @@ typedef struct CohortCudaUniqueId {
   char bytes[kCohortCudaUniqueIdBytes];
 } CohortCudaUniqueId;
 
+/* How a rank's GPU reaches another's. */
+enum CohortCudaLink {
+  kCohortCudaLinkSelf = 0,
+  kCohortCudaLinkNvlink = 1,
+  kCohortCudaLinkPcie = 2,    /* its memory, over PCIe */
+  kCohortCudaLinkSameGpu = 3, /* another rank, the same GPU */
+  kCohortCudaLinkHost = 4,    /* the same host, not its memory */
+  kCohortCudaLinkNetwork = 5  /* another host */
+};
+
+/* When small reductions go over peer memory instead of NCCL. */
+enum CohortCudaPeerMode {
+  kCohortCudaPeersNever = 0,
+  kCohortCudaPeersAuto = 1,  /* where all GPUs are linked by NVLink */
+  kCohortCudaPeersAlways = 2 /* where they reach each other's memory at all */
+};
+
+/* One rank's place in a group. */
+typedef struct CohortCudaGroup {
+  int32_t world;
+  int32_t rank;
+  CohortCudaUniqueId id; /* not needed in a world of one */
+  int64_t join_timeout_ms;
+  int64_t timeout_ms;     /* of every later wait of the host, and of kernels for peers */
+  int32_t peer_mode;      /* CohortCudaPeerMode: reductions over peer memory */
+  int64_t one_shot_bytes; /* of messages that go in one or two shots; 0: as is usual */
+  int64_t two_shot_bytes;
+} CohortCudaGroup;
+
 /* One device with its stream, its cuBLASLt handle and its workspaces. */
 typedef struct CohortCudaDevice CohortCudaDevice;
 /* A place in a device's stream. Must not outlive its device. */
@@ -300,11 +329,12 @@ typedef struct CohortCudaTable {
 
   /* Collectives over NCCL. The id is made by one rank that will live and handed to all. */
   CohortCudaError (*unique_id_create)(CohortCudaUniqueId* id);
-  /* Waits for all `world` ranks, at most `timeout_ms`, which then also bounds every later wait of
-   * the host inside this communicator. */
-  CohortCudaError (*communicator_create)(CohortCudaDevice* device, int32_t world, int32_t rank,
-                                         const CohortCudaUniqueId* id, int64_t timeout_ms,
+  /* Begins to join the group; waits for nobody. */
+  CohortCudaError (*communicator_create)(CohortCudaDevice* device, const CohortCudaGroup* group,
                                          CohortCudaCommunicator** communicator);
+  /* Waits for all ranks and runs every collective once, so that later ones only enqueue; a call of
+   * communicator_abort from another thread ends it. */
+  CohortCudaError (*communicator_join)(CohortCudaCommunicator* communicator);
   /* The collectives of parallel/communicator.h. They enqueue on the device's stream; a wait of the
    * host for NCCL's own launch is bounded by the timeout. */
   CohortCudaError (*all_reduce_sum)(CohortCudaCommunicator* communicator,
@@ -313,11 +343,23 @@ typedef struct CohortCudaTable {
                                 const CohortCudaRange* parts, const CohortCudaTensor* out);
   CohortCudaError (*all_to_all)(CohortCudaCommunicator* communicator,
                                 const CohortCudaExchange* send, const CohortCudaExchange* receive);
+  /* all_reduce_sum of x, which may be left unsummed, then add_rms_norm of the sums. */
+  CohortCudaError (*all_reduce_add_rms_norm)(CohortCudaCommunicator* communicator,
+                                             const CohortCudaTensor* x,
+                                             const CohortCudaTensor* residual,
+                                             const CohortCudaTensor* gamma, float eps,
+                                             const CohortCudaTensor* out);
   /* Returns when every rank has reached it on its stream. */
   CohortCudaError (*barrier)(CohortCudaCommunicator* communicator);
-  /* Any thread. NCCL's asynchronous error, and how many of the collectives enqueued so far the
-   * device is known to have finished (a lower bound that later calls bring up to date). */
-  CohortCudaError (*communicator_poll)(CohortCudaCommunicator* communicator, uint64_t* finished);
+  /* After the join: CohortCudaLink to every rank, and whether small reductions go over peer memory.
+   */
+  int32_t (*communicator_links)(CohortCudaCommunicator* communicator, int32_t* links);
+  /* Any thread. NCCL's asynchronous error, or the wait for a peer that a kernel gave up; of the
+   * collectives and replayed recordings that the device was given, how many it got and how many it
+   * is known to have finished (a lower bound, brought up to date where the device's thread waits).
+   */
+  CohortCudaError (*communicator_poll)(CohortCudaCommunicator* communicator, uint64_t* submitted,
+                                       uint64_t* finished);
   /* Any thread, idempotent: kernels that wait for a peer leave, later calls return
    * kCohortCudaAborted. */
   void (*communicator_abort)(CohortCudaCommunicator* communicator);

@@ -83,11 +83,17 @@ class PluginRecording : public Recording {
 
 absl::Status PluginAvailable() { return LoadUsablePlugin().status(); }
 
-absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options) {
-  const int index = options.index;
+absl::StatusOr<int> PluginDeviceCount() {
   ASSIGN_OR_RETURN(const CohortCudaTable* table, LoadUsablePlugin());
   int32_t count = 0;
   RETURN_IF_ERROR(FromPlugin(table->device_count(&count)));
+  return count;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options) {
+  const int index = options.index;
+  ASSIGN_OR_RETURN(const CohortCudaTable* table, LoadUsablePlugin());
+  ASSIGN_OR_RETURN(const int count, PluginDeviceCount());
   if (index < 0 || index >= count) {
     return absl::InvalidArgumentError(absl::StrCat("there is no device cuda:", index,
                                                    ": this host has ", count,

@@ -17,6 +17,9 @@ namespace cohort {
 // is missing (the plugin, a library, the driver, a device, an operation) and the way out.
 absl::Status PluginAvailable();
 
+// How many devices this host shows. Fails as PluginAvailable() does.
+absl::StatusOr<int> PluginDeviceCount();
+
 // The device with ordinal `options.index`. Fails as PluginAvailable() does, and with
 // INVALID_ARGUMENT for an index outside the devices present.
 absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options);

@@ -42,7 +42,7 @@ class Communicator {
   virtual void AllGather(TensorView shard, absl::Span<const Range> parts, TensorView out) = 0;
 
   // Rank r's rows for this rank become `receive`'s rows from r, and their count its count. The same
-  // capacity, columns and dtype on every rank; rows beyond the counts are neither read nor written.
+  // capacity, columns and dtype on every rank; what `receive` holds beyond the counts is unspecified.
   // The views share no memory.
   virtual void AllToAll(const ExchangeView& send, const ExchangeView& receive) = 0;
 

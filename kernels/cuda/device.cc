@@ -64,6 +64,9 @@ CohortCudaError Initialize(CohortCudaDevice* device) {
       result != cudaSuccess) {
     return FromCuda(result, "cudaStreamCreate");
   }
+  if (const cudaError_t result = device->progress.Create(); result != cudaSuccess) {
+    return FromCuda(result, "cudaEventCreate");
+  }
   if (const cudaError_t result = cudaMalloc(&device->workspace, kWorkspaceBytes);
       result != cudaSuccess) {
     return FromCuda(result, "cudaMalloc of the workspace");
@@ -112,6 +115,12 @@ CohortCudaError FromCuda(cudaError_t result, const char* what) {
 void Stick(CohortCudaDevice* device, const CohortCudaError& error) {
   if (device->first_error.code == kCohortCudaOk) {
     device->first_error = error;
+  }
+}
+
+void MarkProgress(CohortCudaDevice* device) {
+  if (const cudaError_t result = device->progress.Mark(device->stream); result != cudaSuccess) {
+    Stick(device, FromCuda(result, "cudaEventRecord"));
   }
 }
 
@@ -171,6 +180,10 @@ void DeviceDestroy(CohortCudaDevice* device) noexcept {
   }
   cudaFree(device->workspace);
   cudaFree(device->stream_arrivals);
+  for (void* buffer : device->free_peer_buffers) {
+    cudaFree(buffer);
+  }
+  device->progress.Destroy();
   if (device->stream != nullptr) {
     cudaStreamDestroy(device->stream);
   }
@@ -229,6 +242,7 @@ void CopyToHost(CohortCudaDevice* device, const void* source, void* destination,
   cudaError_t result =
       cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDeviceToHost, device->stream);
   if (result == cudaSuccess) {
+    MarkProgress(device);
     result = cudaStreamSynchronize(device->stream);
   }
   if (result != cudaSuccess) {
@@ -238,6 +252,7 @@ void CopyToHost(CohortCudaDevice* device, const void* source, void* destination,
 
 CohortCudaError Synchronize(CohortCudaDevice* device) noexcept {
   Activate(device);
+  MarkProgress(device);
   if (const cudaError_t result = cudaStreamSynchronize(device->stream); result != cudaSuccess) {
     Stick(device, FromCuda(result, "cudaStreamSynchronize"));
   }

@@ -11,7 +11,9 @@
 #include <memory>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
+#include "kernels/cuda/progress.h"
 #include "kernels/cuda/stream_plan.h"
 #include "kernels/cuda_plugin.h"
 
@@ -52,7 +54,9 @@ struct CohortCudaDevice {
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
   std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;
-  CohortCudaError first_error{};  // since the last Synchronize or MarkWait
+  std::vector<void*> free_peer_buffers;   // peers.cc; kPeerBufferBytes each
+  cohort::cuda::StreamProgress progress;  // for the watch over collectives
+  CohortCudaError first_error{};          // since the last Synchronize or MarkWait
   // What is enqueued is recorded (recording.cc). Other threads leave the stream alone meanwhile.
   std::atomic<bool> is_recording{false};
 };
@@ -61,6 +65,10 @@ namespace cohort::cuda {
 
 // Keeps `error` if it is the first.
 void Stick(CohortCudaDevice* device, const CohortCudaError& error);
+
+// To be called before every wait of the host for the stream: what the stream has done by then
+// becomes known to the watch over collectives.
+void MarkProgress(CohortCudaDevice* device);
 
 // Makes the device current for the calling thread: every entry's first line.
 void Activate(CohortCudaDevice* device);

@@ -98,20 +98,29 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
             const CohortCudaTensor* out) noexcept;
 
-// nccl.cc
+// communicator.cc
 int32_t NcclVersion() noexcept;
 CohortCudaError UniqueIdCreate(CohortCudaUniqueId* id) noexcept;
-CohortCudaError CommunicatorCreate(CohortCudaDevice* device, int32_t world, int32_t rank,
-                                   const CohortCudaUniqueId* id, int64_t timeout_ms,
+CohortCudaError CommunicatorCreate(CohortCudaDevice* device, const CohortCudaGroup* group,
                                    CohortCudaCommunicator** communicator) noexcept;
+CohortCudaError CommunicatorJoin(CohortCudaCommunicator* communicator) noexcept;
+CohortCudaError CommunicatorPoll(CohortCudaCommunicator* communicator, uint64_t* submitted,
+                                 uint64_t* finished) noexcept;
+int32_t CommunicatorLinks(CohortCudaCommunicator* communicator, int32_t* links) noexcept;
+void CommunicatorAbort(CohortCudaCommunicator* communicator) noexcept;
+void CommunicatorDestroy(CohortCudaCommunicator* communicator) noexcept;
+
+// collectives.cc
 CohortCudaError AllReduceSum(CohortCudaCommunicator* communicator,
                              const CohortCudaTensor* inout) noexcept;
 CohortCudaError AllGather(CohortCudaCommunicator* communicator, const CohortCudaTensor* shard,
                           const CohortCudaRange* parts, const CohortCudaTensor* out) noexcept;
+CohortCudaError AllToAll(CohortCudaCommunicator* communicator, const CohortCudaExchange* send,
+                         const CohortCudaExchange* receive) noexcept;
+CohortCudaError AllReduceAddRmsNorm(CohortCudaCommunicator* communicator, const CohortCudaTensor* x,
+                                    const CohortCudaTensor* residual, const CohortCudaTensor* gamma,
+                                    float eps, const CohortCudaTensor* out) noexcept;
 CohortCudaError Barrier(CohortCudaCommunicator* communicator) noexcept;
-CohortCudaError CommunicatorPoll(CohortCudaCommunicator* communicator, uint64_t* finished) noexcept;
-void CommunicatorAbort(CohortCudaCommunicator* communicator) noexcept;
-void CommunicatorDestroy(CohortCudaCommunicator* communicator) noexcept;
 
 }  // namespace cohort::cuda
 

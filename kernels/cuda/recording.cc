@@ -56,6 +56,7 @@ void MarkSet(CohortCudaMark* mark) noexcept {
 CohortCudaError MarkWait(CohortCudaMark* mark, int64_t timeout_us) noexcept {
   CohortCudaDevice* device = mark->device;
   Activate(device);
+  MarkProgress(device);
   const Clock::time_point begin = Clock::now();
   const Clock::time_point deadline = begin + std::chrono::microseconds(timeout_us);
   cudaError_t state = cudaEventQuery(mark->event);
@@ -132,6 +133,7 @@ void RecordingEnqueue(CohortCudaRecording* recording) noexcept {
   if (result != cudaSuccess) {
     Stick(device, FromCuda(result, "cudaGraphLaunch"));
   }
+  device->progress.Submit();
 }
 
 void RecordingDestroy(CohortCudaRecording* recording) noexcept {

@@ -16,8 +16,8 @@ __global__ void SumInRankOrderKernel(const T* parts, int32_t world, int32_t own,
                                      T* out) {
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * kThreads) {
-    float sum = 0;
-    for (int32_t rank = 0; rank < world; ++rank) {
+    float sum = ToFloat(own == 0 ? out[i] : parts[i]);
+    for (int32_t rank = 1; rank < world; ++rank) {
       sum += ToFloat(rank == own ? out[i] : parts[rank * count + i]);
     }
     out[i] = FromFloat<T>(sum);
