@@ -24,6 +24,7 @@ void FillRank(const RankStatus& rank, v1::RankInfo& message) {
   *message.mutable_allocated() = ToMessage(rank.allocated);
   message.set_restarts(rank.restarts);
   message.set_device(rank.device);
+  message.set_transport(rank.transport);
 }
 
 void FillAgent(const AgentStatus& agent, v1::AgentInfo& message) {

@@ -65,6 +65,7 @@ MembershipOptions MakeMembershipOptions(const CoordinatorOptions& options) {
   membership.agents = options.agents;
   membership.data_parallel = static_cast<int>(options.configuration.data_parallel());
   membership.exchanges_experts = options.configuration.exchanges_experts();
+  membership.on_gpus = options.configuration.device() == "cuda";
   membership.agents_deadline = SteadyNow() + options.agents_timeout;
   membership.load_timeout = options.load_timeout;
   membership.load_stall_timeout = options.load_stall_timeout;

@@ -60,16 +60,17 @@ absl::StatusOr<std::vector<EpochGroup>> GroupsOf(const v1::BeginEpoch& begin, in
   return groups;
 }
 
-absl::StatusOr<std::vector<uint32_t>> ConnectingRanks(const v1::BeginEpoch& begin) {
-  std::vector<uint32_t> connecting;
+absl::StatusOr<std::vector<uint32_t>> ListeningRanks(const v1::BeginEpoch& begin) {
+  std::vector<uint32_t> listening;
   for (int rank = 0; rank < begin.members_size(); ++rank) {
     ASSIGN_OR_RETURN(const std::vector<EpochGroup> groups, GroupsOf(begin, rank));
-    const bool connects = absl::c_any_of(groups, [rank](const EpochGroup& group) {
+    const bool listens = absl::c_any_of(groups, [&](const EpochGroup& group) {
+      if (begin.on_gpus()) return group.ranks.size() > 1 && group.ranks.front() == rank;
       return group.spans_hosts() && group.hosts.layout.IsLeader(group.IndexOf(rank));
     });
-    if (connects) connecting.push_back(static_cast<uint32_t>(rank));
+    if (listens) listening.push_back(static_cast<uint32_t>(rank));
   }
-  return connecting;
+  return listening;
 }
 
 }  // namespace cohort

@@ -27,8 +27,9 @@ struct EpochGroup {
 // agent, or not a multiple of tensor_parallel.
 absl::StatusOr<std::vector<EpochGroup>> GroupsOf(const v1::BeginEpoch& begin, int rank);
 
-// The ranks that connect their node to others, for one of their groups; ascending.
-absl::StatusOr<std::vector<uint32_t>> ConnectingRanks(const v1::BeginEpoch& begin);
+// The ranks that say EpochListeners, ascending: those that connect their node to others for one of
+// their groups; on GPUs the first of each group of several ranks.
+absl::StatusOr<std::vector<uint32_t>> ListeningRanks(const v1::BeginEpoch& begin);
 
 }  // namespace cohort
 

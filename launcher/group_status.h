@@ -22,6 +22,7 @@ struct RankStatus {
   WorkerMemory allocated;
   uint64_t restarts = 0;
   std::string device;
+  std::string transport;  // to the GPUs of its group
 };
 
 struct AgentStatus {

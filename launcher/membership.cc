@@ -187,10 +187,11 @@ void Membership::MaybeBeginEpoch(absl::Time now) {
   }
   action.begin.set_tensor_parallel(static_cast<uint32_t>(options_.ranks / options_.data_parallel));
   action.begin.set_exchanges_experts(options_.exchanges_experts);
-  const auto connecting = ConnectingRanks(action.begin);
-  CHECK_OK(connecting.status());
+  action.begin.set_on_gpus(options_.on_gpus);
+  const auto listening = ListeningRanks(action.begin);
+  CHECK_OK(listening.status());
   listeners_.clear();
-  for (const uint32_t rank : *connecting) listeners_[rank] = std::nullopt;
+  for (const uint32_t rank : *listening) listeners_[rank] = std::nullopt;
   actions_.push_back(std::move(action));
 }
 
@@ -385,6 +386,7 @@ GroupStatus Membership::status() const {
     out.allocated = FromMessage(progress.allocated());
     out.restarts = rank.restarts;
     out.device = progress.device();
+    out.transport = progress.transport();
   }
   return status;
 }

@@ -2,7 +2,8 @@
 // processes or RPC. Events go in with the time they happened; actions come out.
 //
 //   all agents join -> ranks are assigned -> every rank is ready -> BeginEpoch(n) -> (of several
-//   agents: their first ranks listen -> all are told where) -> every rank has joined -> serving.
+//   agents or on GPUs: the first ranks say how to reach them -> all are told) -> every rank has
+//   joined -> serving.
 //   Whatever goes wrong ends the epoch: the ranks that live leave it (or are killed when they do
 //   not), lost ones are started again after a growing delay (those of a lost agent once another has
 //   its place), and when all are ready epoch n + 1 begins.
@@ -29,6 +30,7 @@ struct MembershipOptions {
   int agents = 1;
   int data_parallel = 1;           // groups of equally many consecutive ranks
   bool exchanges_experts = false;  // as in v1::BeginEpoch
+  bool on_gpus = false;            // likewise
   // When all agents must have joined for the first time; later the group waits for them for ever.
   absl::Time agents_deadline = absl::InfiniteFuture();
   absl::Duration load_timeout = absl::Hours(1);          // from a process's start to ready

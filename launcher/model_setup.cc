@@ -9,6 +9,8 @@
 
 #include "absl/strings/str_join.h"
 #include "kernels/device.h"
+#include "kernels/plugin_device.h"
+#include "launcher/gpu_placement.h"
 #include "launcher/pocket_checkpoint.h"
 #include "runtime/generation_defaults.h"
 #include "runtime/json.h"
@@ -82,6 +84,18 @@ absl::Status CheckDeterministic(const ServeOptions& options, StringView device) 
                    "' may depend on what is computed beside them; use --device cpu"));
 }
 
+// Of a single node; each of several decides for itself once it knows its ranks.
+absl::Status CheckGpus(const ServeOptions& options, StringView device) {
+  if (device != "cuda" && (options.require_nvlink || options.require_rdma)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.require_nvlink ? "--require-nvlink" : "--require-rdma",
+        " is about GPUs, and the ranks are on device '", device, "': use --device cuda"));
+  }
+  if (device != "cuda" || options.agents > 1) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int gpus, PluginDeviceCount());
+  return GpuOf(0, static_cast<int>(options.world()), gpus, options.allow_shared_gpu).status();
+}
+
 absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   setup.device = options.device;
   if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
@@ -91,6 +105,7 @@ absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
     return absl::UnimplementedError(absl::StrCat("dual chunk attention on device '", setup.device,
                                                  "' is not there yet: use --device cpu"));
   }
+  RETURN_IF_ERROR(CheckGpus(options, setup.device));
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int64_t cores = known ? CPU_COUNT(&allowed) : 1;
@@ -288,6 +303,10 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_token_ids(setup.token_ids);
   configuration.set_dtype(std::string(NameOf(setup.dtype)));
   configuration.set_device(setup.device);
+  configuration.set_allow_shared_gpu(options.allow_shared_gpu);
+  configuration.set_require_nvlink(options.require_nvlink);
+  configuration.set_require_rdma(options.require_rdma);
+  configuration.set_peer_reduction(options.peer_reduction);
   // Nodes differ: each of several shares its own cores among its ranks.
   const int64_t threads = options.agents > 1 ? options.threads : setup.threads;
   configuration.set_threads(static_cast<uint32_t>(threads));

@@ -14,9 +14,12 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "kernels/plugin_device.h"
 #include "launcher/allowed_cores.h"
 #include "launcher/byte_ring.h"
+#include "launcher/gpu_placement.h"
 #include "launcher/log.h"
+#include "launcher/nccl_log.h"
 #include "launcher/rank_control.h"
 #include "launcher/rank_groups.h"
 #include "launcher/rank_memory.h"
@@ -67,6 +70,11 @@ absl::StatusOr<std::optional<ExpertExchangeKind>> ParseExchange(StringView name)
       absl::StrCat("expert_exchange '", name, "' is neither replicated nor all-to-all nor auto"));
 }
 
+PeerReduction ParsePeerReduction(StringView word) {
+  if (word == "never") return PeerReduction::kNever;
+  return word == "always" ? PeerReduction::kAlways : PeerReduction::kAuto;
+}
+
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
@@ -88,11 +96,21 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   return options;
 }
 
+void SayLost(RankControl& control, const absl::Status& status) {
+  v1::RankToAgent message;
+  v1::RankLost& lost = *message.mutable_lost();
+  lost.set_reason(std::string(status.message()));
+  lost.set_status_code(static_cast<int32_t>(status.code()));
+  lost.set_permanent(true);  // the same start meets the same checkpoint and the same memory
+  control.Say(message);
+}
+
 // One rank process, on its main thread.
 class RankMain {
  public:
-  RankMain(RankControl& control, v1::ConfigureRank configure)
+  RankMain(RankControl& control, v1::ConfigureRank configure, NcclLog& nccl_log)
       : control_(control),
+        nccl_log_(nccl_log),
         configure_(std::move(configure)),
         local_ranks_(std::max(1, static_cast<int>(configure_.local_ranks()))),
         spin_iterations_(local_ranks_ <= AllowedCores() ? kSpinIterations : 0),
@@ -108,17 +126,20 @@ class RankMain {
   void SayFailed(uint64_t epoch, const absl::Status& status, bool joined, bool peers);
   absl::Status Prepare(EpochInvitation invitation);
   absl::Status Join(uint64_t epoch);
-  absl::Status ConnectHosts(uint64_t epoch);
+  absl::Status ConnectGroups(uint64_t epoch);
   absl::Status RunSteps();
   absl::StatusOr<std::string> Step(StringView plan_bytes);
   void AbortEpoch();
 
   RankControl& control_;
+  NcclLog& nccl_log_;
   const v1::ConfigureRank configure_;
   const int local_ranks_;
   const int spin_iterations_;
   const absl::Duration step_timeout_;
   std::string device_;
+  Device* gpu_ = nullptr;    // the worker's
+  std::string transport_;    // to the GPUs of the group, as joined last
   int64_t total_bytes_ = 0;  // of the load
   absl::Time last_progress_ = absl::InfinitePast();
   std::unique_ptr<Worker> worker_;
@@ -135,10 +156,10 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
   options.index = static_cast<int>(configure_.local_index());
   options.threads = configuration.threads() > 0 ? static_cast<int>(configuration.threads())
                                                 : std::max(1, AllowedCores() / local_ranks_);
-  if (options.kind != "cpu" && configuration.tensor_parallel() > 1) {
-    return absl::UnimplementedError(
-        absl::StrCat("tensor parallelism of ", configuration.tensor_parallel(), " on device '",
-                     options.kind, "' is not there yet: use --tp 1 or --device cpu"));
+  if (options.kind == "cuda") {
+    ASSIGN_OR_RETURN(const int gpus, PluginDeviceCount());
+    ASSIGN_OR_RETURN(options.index,
+                     GpuOf(options.index, local_ranks_, gpus, configuration.allow_shared_gpu()));
   }
   return Device::Create(options);
 }
@@ -153,6 +174,7 @@ absl::Status RankMain::Load() {
   ASSIGN_OR_RETURN(const WorkerOptions options, MakeWorkerOptions(configure_));
   ASSIGN_OR_RETURN(std::unique_ptr<Device> device, CreateDevice());
   device_ = device->description();
+  gpu_ = device->kind() == "cuda" ? device.get() : nullptr;
   ASSIGN_OR_RETURN(worker_, Worker::Create(config, options, std::move(device),
                                            [this](int64_t done_bytes, int64_t total_bytes) {
                                              SayLoading(done_bytes, total_bytes);
@@ -186,6 +208,7 @@ void RankMain::SayReady() {
   *progress.mutable_planned() = ToMessage(worker_->planned_memory());
   *progress.mutable_allocated() = ToMessage(worker_->allocated_memory());
   progress.set_device(device_);
+  progress.set_transport(transport_);
   for (std::string& warning : worker_->warnings()) progress.add_warnings(std::move(warning));
   control_.Say(message);
 }
@@ -206,7 +229,7 @@ void RankMain::ServeEpoch() {
   const uint64_t epoch = invitation.begin.epoch();
   absl::Status status = Prepare(std::move(invitation));
   const bool entered = status.ok() && control_.Enter([this] { AbortEpoch(); });
-  if (entered && groups_->connects()) status = ConnectHosts(epoch);
+  if (entered && groups_->connects()) status = ConnectGroups(epoch);
   const bool is_unconnected = !status.ok() && entered;
   if (entered && status.ok()) status = Join(epoch);
   const bool joined = entered && status.ok();
@@ -245,6 +268,11 @@ absl::Status RankMain::Prepare(EpochInvitation invitation) {
   options.timeout = step_timeout_ * 9 / 10;
   options.connect_timeout = kPeersTimeout;
   options.spin_iterations = spin_iterations_;
+  options.gpu = gpu_;
+  options.nccl_log = &nccl_log_;
+  options.requirements = {.nvlink = configure_.configuration().require_nvlink(),
+                          .rdma = configure_.configuration().require_rdma()};
+  options.peer_reduction = ParsePeerReduction(configure_.configuration().peer_reduction());
   std::vector<FileDescriptor> regions(std::make_move_iterator(descriptors.begin() + 2),
                                       std::make_move_iterator(descriptors.end()));
   ASSIGN_OR_RETURN(groups_, RankGroups::Prepare(options, invitation.begin, std::move(regions)));
@@ -252,17 +280,30 @@ absl::Status RankMain::Prepare(EpochInvitation invitation) {
 }
 
 absl::Status RankMain::Join(uint64_t epoch) {
-  ASSIGN_OR_RETURN(RankCommunicators communicators, groups_->MakeCommunicators());
+  absl::StatusOr<RankCommunicators> made = groups_->MakeCommunicators();
+  if (absl::IsFailedPrecondition(made.status())) {
+    SayLost(control_, made.status());
+    _exit(1);  // the others wait for this rank, and every start ends so
+  }
+  RETURN_IF_ERROR(made.status());
+  RankCommunicators& communicators = *made;
+  if (!communicators.transport.empty()) {
+    transport_ = communicators.transport;
+    LogInfo("transport", {{"rank", configure_.rank()}, {"epoch", epoch}, {"gpus", transport_}});
+    SayReady();
+  }
   return worker_->JoinEpoch(epoch, std::move(communicators.tensor), std::move(communicators.data));
 }
 
-// Tells the other nodes' ranks where this one listens, and connects to them.
-absl::Status RankMain::ConnectHosts(uint64_t epoch) {
-  v1::RankToAgent message;
-  v1::EpochListeners& listeners = *message.mutable_listeners();
-  listeners = groups_->listeners();
-  listeners.set_epoch(epoch);
-  control_.Say(message);
+// Tells the other ranks how to reach this one, and connects to them.
+absl::Status RankMain::ConnectGroups(uint64_t epoch) {
+  if (groups_->listens()) {
+    v1::RankToAgent message;
+    v1::EpochListeners& listeners = *message.mutable_listeners();
+    listeners = groups_->listeners();
+    listeners.set_epoch(epoch);
+    control_.Say(message);
+  }
   ASSIGN_OR_RETURN(const v1::EpochPeers peers, control_.WaitForPeers(absl::Now() + kPeersTimeout));
   return groups_->Connect(peers);
 }
@@ -291,15 +332,6 @@ void RankMain::AbortEpoch() {
   outcomes_->Abort(reason);
 }
 
-void SayLost(RankControl& control, const absl::Status& status) {
-  v1::RankToAgent message;
-  v1::RankLost& lost = *message.mutable_lost();
-  lost.set_reason(std::string(status.message()));
-  lost.set_status_code(static_cast<int32_t>(status.code()));
-  lost.set_permanent(true);  // the same start meets the same checkpoint and the same memory
-  control.Say(message);
-}
-
 }  // namespace
 
 int RunRank(int control_fd) {
@@ -310,10 +342,11 @@ int RunRank(int control_fd) {
                                                      "by `cohort serve`")}});
     return 1;
   }
+  NcclLog nccl_log = NcclLog::Capture();  // before there are threads
   RankControl control((ControlSocket(FileDescriptor(control_fd))));
   v1::ConfigureRank configure = control.WaitForConfiguration();
   prctl(PR_SET_NAME, absl::StrCat("cohort rank ", configure.rank()).c_str());
-  RankMain rank(control, std::move(configure));
+  RankMain rank(control, std::move(configure), nccl_log);
   const absl::Status loaded = rank.Load();
   if (!loaded.ok()) {
     SayLost(control, loaded);

@@ -65,7 +65,7 @@ absl::StatusOr<v1::EpochPeers> RankControl::WaitForPeers(absl::Time deadline) {
   const auto have_come = [this] { return peers_.has_value() && peers_->epoch() == present_; };
   const auto settled = [&] { return present_ <= ended_ || have_come(); };
   if (!changed_.wait_until(lock, absl::ToChronoTime(deadline), settled)) {
-    return absl::DeadlineExceededError("the other agents' ranks have not said where they listen");
+    return absl::DeadlineExceededError("the other ranks have not said how to reach them");
   }
   if (present_ <= ended_) return absl::AbortedError("the epoch has ended");
   return *peers_;

@@ -6,11 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 namespace cohort {
 namespace {
@@ -25,6 +27,7 @@ constexpr int kFirstClosedFd = 5;
 struct ChildPlan {
   const char* executable;
   std::array<char*, 5> arguments;
+  std::vector<char*> environment;
   int control;  // above kReportFd
   int report;   // above kReportFd; errno goes there when the child cannot become a rank
   pid_t parent;
@@ -60,8 +63,24 @@ void ResetSignals() {
   // Libraries of the parent may hold descriptors that are not close-on-exec. Kernels before 5.9
   // lack the call; our own descriptors do not need it.
   syscall(SYS_close_range, kFirstClosedFd, ~0U, 0);
-  execv(plan.executable, plan.arguments.data());
+  execve(plan.executable, plan.arguments.data(), plan.environment.data());
   GiveUp(kReportFd);
+}
+
+// `added` and this process's variables of other names, ended by a null; valid while neither
+// changes.
+std::vector<char*> MergeEnvironment(const std::vector<std::string>& added) {
+  std::vector<char*> merged;
+  for (const std::string& variable : added) merged.push_back(const_cast<char*>(variable.c_str()));
+  for (char** own = environ; *own != nullptr; ++own) {
+    const StringView name = StringView(*own).substr(0, StringView(*own).find('=') + 1);
+    const bool is_replaced = std::any_of(added.begin(), added.end(), [name](StringView variable) {
+      return variable.substr(0, name.size()) == name;
+    });
+    if (!is_replaced) merged.push_back(*own);
+  }
+  merged.push_back(nullptr);
+  return merged;
 }
 
 // A duplicate above the descriptors that the child gives a meaning to.
@@ -89,7 +108,8 @@ std::string ExitStatus::Words() const {
                    : absl::StrCat("exited with ", code);
 }
 
-absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::string& executable) {
+absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(
+    const std::string& executable, const std::vector<std::string>& environment) {
   ASSIGN_OR_RETURN(ControlSocket::Pair sockets, ControlSocket::MakePair());
   int report[2];
   if (pipe2(report, O_CLOEXEC) != 0) return StartError(executable, "pipe", errno);
@@ -104,6 +124,7 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(const std::strin
   const ChildPlan plan = {
       .executable = executable.c_str(),
       .arguments = {words[0].data(), words[1].data(), words[2].data(), words[3].data(), nullptr},
+      .environment = MergeEnvironment(environment),
       .control = high_control.get(),
       .report = high_report.get(),
       .parent = getpid()};

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/status.h"
 #include "launcher/control_socket.h"
@@ -26,7 +27,9 @@ class RankProcess {
  public:
   // Runs `executable rank --control-fd N`. Call from a thread that outlives the process: the kernel
   // kills the child when the thread that started it ends. UNAVAILABLE says why it cannot be run.
-  static absl::StatusOr<std::unique_ptr<RankProcess>> Start(const std::string& executable);
+  // `environment`: NAME=value, in addition to this process's variables and before them.
+  static absl::StatusOr<std::unique_ptr<RankProcess>> Start(
+      const std::string& executable, const std::vector<std::string>& environment = {});
 
   // Kills and reaps what is still there.
   ~RankProcess();

@@ -6,6 +6,7 @@
 #include "absl/algorithm/container.h"
 #include "launcher/epoch_hosts.h"
 #include "launcher/epoch_memory.h"
+#include "launcher/gpu_placement.h"
 #include "launcher/log.h"
 #include "launcher/ring_step_link.h"
 #include "launcher/task_queue.h"
@@ -40,7 +41,8 @@ void RankSupervisor::Assign(const v1::Assignment& assignment) {
 void RankSupervisor::Start(uint32_t number, const v1::Assignment& assignment,
                            uint32_t local_index) {
   absl::StatusOr<std::unique_ptr<RankProcess>> process =
-      RankProcess::Start(options_.rank_executable);
+      RankProcess::Start(options_.rank_executable,
+                         RankEnvironment(assignment.configuration(), number, options_.address));
   if (!process.ok()) {
     ReportCannotStart(number, process.status());
     return;

@@ -84,6 +84,20 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
       "--dp of at least 2)");
   AddFlag(app, "--device", WordInto(options.device, {"auto", "cpu", "cuda"}), "DEVICE",
           "auto, cpu or cuda (default: auto, which is cuda where it is available)");
+  app.add_flag("--allow-shared-gpu", options.allow_shared_gpu,
+               "For tests: let several ranks of a node have the same GPU, where it has fewer GPUs "
+               "than ranks; slow, NCCL then goes through sockets");
+  app.add_flag(
+      "--require-nvlink", options.require_nvlink,
+      "Refuse to serve where GPUs of a group on one node do not reach each other by NVLink");
+  app.add_flag("--require-rdma", options.require_rdma,
+               "Refuse to serve where GPUs of a group on several nodes do not reach each other by "
+               "RDMA");
+  AddFlag(app, "--peer-reduction", WordInto(options.peer_reduction, {"auto", "never", "always"}),
+          "WORD",
+          "Small reductions by stores to the memory of the other GPUs of a node instead of NCCL: "
+          "never; auto, where NVLink links them all; always, where they reach it at all "
+          "(default: auto)");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",
           "Threads of each rank (default: allowed cores / local ranks, at least 1)");
   AddFlag(app, "--step-timeout", DurationInto(options.step_timeout, absl::Milliseconds(1)),

@@ -23,7 +23,11 @@ struct ServeOptions {
   std::string expert_exchange = "auto";      // or "replicated", "all-to-all"
   ModelOverrides overrides;                  // of config.json
   std::string device = "auto";
-  std::string dtype;  // "fp32", "bf16"; empty: what the checkpoint holds
+  bool allow_shared_gpu = false;
+  bool require_nvlink = false;
+  bool require_rdma = false;
+  std::string peer_reduction = "auto";  // or "never", "always"
+  std::string dtype;                    // "fp32", "bf16"; empty: what the checkpoint holds
   HostPort listen{"127.0.0.1", 9000};
   int64_t threads = 0;        // per rank; 0: allowed cores / local ranks
   int64_t max_model_len = 0;  // tokens; 0: what the model and the KV memory allow

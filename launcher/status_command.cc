@@ -24,6 +24,7 @@ nlohmann::ordered_json ToJson(const v1::RankInfo& rank) {
           {"pid", rank.process_id()},
           {"state", rank.state()},
           {"device", rank.device()},
+          {"transport", rank.transport()},
           {"load_progress", rank.load_progress()},
           {"weight_bytes", rank.weight_bytes()},
           {"kv_bytes", rank.kv_bytes()},
@@ -98,6 +99,7 @@ void PrintRank(const v1::RankInfo& rank) {
   absl::PrintF("rank %-5d %s, pid %d on %s, %s, loaded %.0f%%, %d weight bytes, %d restarts\n",
                rank.rank(), rank.state(), rank.process_id(), rank.agent(), rank.device(),
                100 * rank.load_progress(), rank.weight_bytes(), rank.restarts());
+  if (!rank.transport().empty()) absl::PrintF("           %s\n", rank.transport());
   if (rank.has_planned() && rank.planned().weight_bytes() > 0) PrintMemory(rank);
 }
 

@@ -36,12 +36,23 @@ TEST(EpochGroups, ADataGroupIsTheRanksOfEqualIndexWhereRowsForExpertsAreExchange
 }
 
 TEST(EpochGroups, TheRanksThatConnectNodesAreTheFirstOfTheirGroupThere) {
-  EXPECT_THAT(ConnectingRanks(ThreeGroupsOnTwoAgents(false)).value(), ElementsAre(2, 3));
-  EXPECT_THAT(ConnectingRanks(ThreeGroupsOnTwoAgents(true)).value(), ElementsAre(0, 1, 2, 3, 4));
-  EXPECT_THAT(ConnectingRanks(EpochOf({"a", "a", "b", "b"}, 2, false)).value(), ElementsAre())
+  EXPECT_THAT(ListeningRanks(ThreeGroupsOnTwoAgents(false)).value(), ElementsAre(2, 3));
+  EXPECT_THAT(ListeningRanks(ThreeGroupsOnTwoAgents(true)).value(), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(ListeningRanks(EpochOf({"a", "a", "b", "b"}, 2, false)).value(), ElementsAre())
       << "groups that lie on one node each have nothing to say to each other";
-  EXPECT_THAT(ConnectingRanks(EpochOf({"a", "a", "b", "b"}, 0, false)).value(), ElementsAre(0, 2))
+  EXPECT_THAT(ListeningRanks(EpochOf({"a", "a", "b", "b"}, 0, false)).value(), ElementsAre(0, 2))
       << "one group of all members";
+}
+
+TEST(EpochGroups, OfGroupsOfGpusTheFirstRanksSpeakWhereverTheOthersAre) {
+  v1::BeginEpoch two_groups = EpochOf({"a", "a", "b", "b"}, 2, false);
+  two_groups.set_on_gpus(true);
+  EXPECT_THAT(ListeningRanks(two_groups).value(), ElementsAre(0, 2));
+  two_groups.set_exchanges_experts(true);
+  EXPECT_THAT(ListeningRanks(two_groups).value(), ElementsAre(0, 1, 2));
+  v1::BeginEpoch alone = EpochOf({"a", "b"}, 1, false);
+  alone.set_on_gpus(true);
+  EXPECT_THAT(ListeningRanks(alone).value(), ElementsAre()) << "nobody to join";
 }
 
 TEST(EpochGroups, RefusesWhatNoCoordinatorSends) {

@@ -66,9 +66,9 @@ void ExpectGroupsReachEachOther(const std::vector<std::string>& agents, int tp) 
     ranks.push_back(
         RankGroups::Prepare(OptionsOf(rank, agent), begin, RegionsOf(memories[agent], rank))
             .value());
-    if (ranks.back()->connects()) *peers.add_agents() = ranks.back()->listeners();
+    if (ranks.back()->listens()) *peers.add_agents() = ranks.back()->listeners();
   }
-  EXPECT_EQ(peers.agents_size(), static_cast<int>(ConnectingRanks(begin)->size()));
+  EXPECT_EQ(peers.agents_size(), static_cast<int>(ListeningRanks(begin)->size()));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < world; ++rank) {
     threads.emplace_back([&, rank] {

@@ -54,6 +54,16 @@ TEST(ProcessRankProcess, GetsItsControlSocketAndNothingElse) {
   close(leaked[1]);
 }
 
+TEST(ProcessRankProcess, HasTheVariablesItIsGivenBesideOurOwn) {
+  ASSERT_EQ(setenv("COHORT_TEST_OURS", "ours", 1), 0);
+  ASSERT_EQ(setenv("COHORT_TEST_BOTH", "ours", 1), 0);
+  const Script script("echo \"$COHORT_TEST_OURS $COHORT_TEST_BOTH $COHORT_TEST_GIVEN\" >&3");
+  const std::vector<std::string> given = {"COHORT_TEST_BOTH=given", "COHORT_TEST_GIVEN=given"};
+  auto process = RankProcess::Start(script.path(), given).value();
+  EXPECT_EQ(process->control().Receive().value()->bytes, "ours given given\n");
+  EXPECT_EQ(WaitForExit(*process).Words(), "exited with 0");
+}
+
 TEST(ProcessRankProcess, StandardOutputGoesToStandardError) {
   const Script script("[ /proc/self/fd/1 -ef /proc/self/fd/2 ] && exit 7; exit 1");
   auto process = RankProcess::Start(script.path()).value();
