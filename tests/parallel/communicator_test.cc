@@ -17,6 +17,7 @@
 #include "kernels/bfloat16.h"
 #include "kernels/device.h"
 #include "tests/parallel/fork_ranks.h"
+#include "tests/parallel/spawn_gpu_ranks.h"
 #include "tests/parallel/spawn_hosts.h"
 #include "tests/parallel/spawn_ranks.h"
 
@@ -54,6 +55,28 @@ Group Hosts(const std::string& name, const std::vector<int>& ranks_of_hosts) {
           [ranks_of_hosts](const Body& body) { SpawnHosts(ranks_of_hosts, body); }};
 }
 
+// Empty without a GPU for every rank.
+std::vector<Group> GpuGroups() {
+  std::vector<Group> groups;
+  for (const int size : {2, 3, 4}) {
+    for (const PeerReduction reduction : {PeerReduction::kNever, PeerReduction::kAlways}) {
+      if (!HaveGpus(size)) {
+        continue;
+      }
+      PluginCommunicatorOptions options;
+      options.peer_reduction = reduction;
+      groups.push_back({reduction == PeerReduction::kNever ? "Gpus" : "PeerGpus", size,
+                        [size, options](const Body& body) {
+                          SpawnGpuRanks(size, options, [&](Device& device, Communicator& group) {
+                            StagedCommunicator staged(device, group);
+                            body(staged);
+                          });
+                        }});
+    }
+  }
+  return groups;
+}
+
 class CommunicatorTest : public testing::TestWithParam<Group> {};
 
 std::string GroupName(const testing::TestParamInfo<Group>& info) {
@@ -67,6 +90,7 @@ INSTANTIATE_TEST_SUITE_P(HostProcess, CommunicatorTest,
                                          Processes(3, 0), Processes(5, 0)),
                          GroupName);
 
+INSTANTIATE_TEST_SUITE_P(Nccl, CommunicatorTest, testing::ValuesIn(GpuGroups()), GroupName);
 INSTANTIATE_TEST_SUITE_P(Gloo, CommunicatorTest,
                          testing::Values(Hosts("1and1", {1, 1}), Hosts("2and1", {2, 1}),
                                          Hosts("1and2and1", {1, 2, 1})),
