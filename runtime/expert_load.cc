@@ -4,20 +4,17 @@
 
 namespace cohort {
 
-std::vector<int32_t> ExpertLoad::Take(const TensorView& counts, Device& device) {
-  if (counts.rows() == 0) {
+std::vector<int32_t> ExpertLoad::Take(absl::Span<const int32_t> counts, int64_t experts) {
+  if (counts.empty()) {
     return {};
   }
-  const size_t experts = static_cast<size_t>(counts.columns());
-  std::vector<uint32_t> on_host(static_cast<size_t>(counts.shape.elements()));
-  device.CopyToHost(counts, on_host.data());
-  std::vector<uint32_t> sums(experts);
-  for (size_t i = 0; i < on_host.size(); ++i) {
-    sums[i % experts] += on_host[i];
+  std::vector<uint32_t> sums(static_cast<size_t>(experts));
+  for (size_t i = 0; i < counts.size(); ++i) {
+    sums[i % sums.size()] += static_cast<uint32_t>(counts[i]);
   }
-  taken_.resize(experts);
-  std::vector<int32_t> gained(experts);
-  for (size_t expert = 0; expert < experts; ++expert) {
+  taken_.resize(sums.size());
+  std::vector<int32_t> gained(sums.size());
+  for (size_t expert = 0; expert < sums.size(); ++expert) {
     gained[expert] = static_cast<int32_t>(sums[expert] - taken_[expert]);
   }
   taken_ = std::move(sums);

@@ -5,15 +5,15 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/device.h"
+#include "absl/types/span.h"
 
 namespace cohort {
 
 class ExpertLoad {
  public:
-  // counts [layers, experts] int32 on `device`, which only grow and wrap around: per expert, what
-  // all layers have gained since the last call, at most 2^31 - 1. Empty without layers.
-  std::vector<int32_t> Take(const TensorView& counts, Device& device);
+  // counts [layers, experts], which only grow and wrap around: per expert, what all layers have
+  // gained since the last call, at most 2^31 - 1. Empty without layers.
+  std::vector<int32_t> Take(absl::Span<const int32_t> counts, int64_t experts);
 
  private:
   std::vector<uint32_t> taken_;  // per expert, sums over the layers so far; they wrap around too

@@ -6,12 +6,20 @@
 #include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 #include "runtime/qwen2.h"
+#include "runtime/recorded_steps.h"
 #include "runtime/worker.h"
 #include "runtime/worker_memory.h"
 
 namespace cohort {
 
 Qwen2Options ModelOptionsOf(const WorkerOptions& options);
+
+// Whether a worker records its decode steps. Not where groups exchange rows for their experts: all
+// of them make the same collectives, and one group's step may be of another kind than another's.
+bool RecordsSteps(const ModelConfig& config, const WorkerOptions& options, const Device& device);
+RecordedStepsOptions RecordedOptionsOf(const ModelConfig& config, const WorkerOptions& options);
+// Blocks of KV memory with the one that recorded steps scribble on.
+int64_t KvBlocksOf(const WorkerOptions& options);
 
 // Of the rank that `plan` is of. KV bytes that overflow are a number that fits no machine.
 WorkerMemory LedgerOf(const ModelConfig& config, const ShardPlan& plan,

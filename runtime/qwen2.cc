@@ -125,6 +125,13 @@ TensorView Qwen2::LocalLogits(TensorView rows) {
   return local;
 }
 
+TensorView Qwen2::LocalLogits(int64_t begin, int64_t count) {
+  CHECK_LE(count, kMaxLogitRows);
+  const TensorView local = workspace_.local_logits.view().Rows(0, count);
+  ops_.MatMul(output_.Rows(begin, count), {weights_.head()}, nullptr, local);
+  return local;
+}
+
 TensorView Qwen2::GatherLogits(TensorView local, Communicator& tp) {
   CHECK_LE(local.rows(), kMaxWholeRows);
   const TensorView whole = workspace_.whole_logits.view().Rows(0, local.rows());

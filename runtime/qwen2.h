@@ -57,6 +57,8 @@ class Qwen2 {
   // among the wanted, rows [n] int32 in device memory, n <= kMaxLogitRows. [n, own vocabulary]
   // fp32, valid until the next call.
   TensorView LocalLogits(TensorView rows);
+  // The same of those from `begin` on.
+  TensorView LocalLogits(int64_t begin, int64_t count);
 
   // Whole rows from every rank's columns of them: local [n, own vocabulary] fp32, n <=
   // kMaxWholeRows. [n, vocabulary] fp32, equal on every rank, valid until the next call.

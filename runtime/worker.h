@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "kernels/device.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
@@ -37,6 +38,9 @@ struct WorkerOptions {
   int64_t max_model_len = 0;
   // How rows reach the ranks of their experts; nullopt: all-to-all between data-parallel groups.
   std::optional<ExpertExchangeKind> expert_exchange;
+  absl::Duration step_timeout = absl::Seconds(300);  // of a recorded step on the device
+  // Decode steps are recorded. Worker::Create() sets it, as the device says (RecordsSteps()).
+  bool records_steps = false;
 };
 
 // Loading: bytes of this rank's slice done so far, and in all.
@@ -62,9 +66,20 @@ class Worker {
   // Executes exactly what this plan has for the rank's data-parallel group (plan_parts.h).
   // FAILED_PRECONDITION for another epoch or a gap in the steps;
   // ABORTED or DEADLINE_EXCEEDED from the communicator; afterwards only LeaveEpoch is sensible.
+  // Nothing may be outstanding.
   absl::StatusOr<StepResult> Run(StepPlan plan);
 
-  // Wakes Run in a collective. Any thread.
+  // Its two halves, for a step ahead. Enqueue() of a plan that RunsAhead() returns while the device
+  // computes (recorded_steps.h); of any other plan once it has been computed, and all before it.
+  // Collect() gives the results, one for each plan, in order; IsDone() says whether the next one
+  // is there. RunsAhead() is false while as many steps are under way as may be.
+  bool RunsAhead(const StepPlan& plan) const;
+  absl::Status Enqueue(StepPlan plan);
+  size_t outstanding() const;  // plans whose results were not collected
+  bool IsDone();
+  absl::StatusOr<StepResult> Collect();
+
+  // Wakes a wait in a collective. Any thread.
   void Abort();
 
   int64_t weight_bytes() const;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/step_buckets.h"
+
 namespace cohort {
 
 WorkerSlots::WorkerSlots(const WorkerLimits& limits)
@@ -109,7 +111,7 @@ absl::Status WorkerSlots::CheckRows(const SequenceRows& rows) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int32_t> WorkerSlots::Resolve(const Slot& slot, const TokenSource& source) const {
+absl::StatusOr<int32_t> WorkerSlots::Resolve(uint32_t slot, const TokenSource& source) const {
   if (source.is_literal()) {
     if (source.id < 0 || source.id >= limits_.vocabulary) {
       return absl::InternalError(
@@ -117,8 +119,14 @@ absl::StatusOr<int32_t> WorkerSlots::Resolve(const Slot& slot, const TokenSource
     }
     return source.id;
   }
-  for (const Sample& sample : slot.samples) {
+  const Slot& live = slots_[slot];
+  for (const Sample& sample : live.samples) {
     if (sample.step == source.sampled_in_step && sample.step != 0) {
+      if (sample.is_expected) {
+        // The device keeps the last one only; the next step is planned for no other.
+        CHECK_EQ(&sample, &live.samples[(live.sample_count - 1) % kKeptSamples]) << "slot " << slot;
+        return -1 - static_cast<int32_t>(slot);
+      }
       // What follows logits that were not numbers is computed with any id and thrown away.
       return sample.token < 0 ? 0 : sample.token;
     }
@@ -132,7 +140,7 @@ absl::Status WorkerSlots::Extend(const SequenceRows& rows, std::vector<int32_t>&
   RETURN_IF_ERROR(CheckRows(rows));
   Slot& slot = slots_[rows.slot];
   for (const TokenSource& source : rows.tokens) {
-    ASSIGN_OR_RETURN(const int32_t id, Resolve(slot, source));
+    ASSIGN_OR_RETURN(const int32_t id, Resolve(rows.slot, source));
     ids.push_back(id);
     if (slot.sampling.NeedsHistory()) {
       slot.ids.push_back(id);
@@ -143,9 +151,21 @@ absl::Status WorkerSlots::Extend(const SequenceRows& rows, std::vector<int32_t>&
   return absl::OkStatus();
 }
 
+void WorkerSlots::ExpectSample(uint32_t slot, uint64_t step) {
+  Slot& live = slots_[slot];
+  live.samples[live.sample_count++ % kKeptSamples] = {step, 0, true};
+}
+
+// An expected sample of a slot that has begun another sequence meanwhile is nobody's.
 void WorkerSlots::RecordSample(uint32_t slot, uint64_t step, int32_t token) {
   Slot& live = slots_[slot];
-  live.samples[live.sample_count++ % kKeptSamples] = {step, token};
+  for (Sample& sample : live.samples) {
+    if (sample.is_expected && sample.step == step) {
+      sample = {step, token, false};
+      return;
+    }
+  }
+  live.samples[live.sample_count++ % kKeptSamples] = {step, token, false};
 }
 
 absl::Status WorkerSlots::Release(uint32_t slot) {
@@ -165,6 +185,17 @@ SamplingRow WorkerSlots::NextSamplingRow(uint32_t slot) const {
   row.sequence_index = live.sequence_index;
   row.position = static_cast<uint64_t>(live.length);
   return row;
+}
+
+int32_t WorkerSlots::RecordedCandidates(uint32_t slot, int64_t valid_ids) const {
+  if (slot >= slots_.size() || !slots_[slot].is_live) {
+    return 0;
+  }
+  const Slot& live = slots_[slot];
+  const uint64_t length = static_cast<uint64_t>(live.length) + 1;
+  const bool holds_back = !live.held_back_ids.empty() &&
+                          length - std::min(length, live.prompt_tokens) < live.min_tokens;
+  return holds_back ? 0 : RecordedCandidatesFor(live.sampling, valid_ids);
 }
 
 SequenceView WorkerSlots::View(uint32_t slot) const {

@@ -32,8 +32,12 @@ class WorkerSlots {
 
   void Reset();  // no slot holds a sequence
   absl::Status Admit(const AdmitSequence& admit);
-  // Appends the blocks, and resolves the tokens of the rows into `ids` (its end).
+  // Appends the blocks, and resolves the tokens of the rows into `ids` (its end). A token that only
+  // the device knows yet becomes -1 - slot.
   absl::Status Extend(const SequenceRows& rows, std::vector<int32_t>& ids);
+  // The slot samples in `step` what RecordSample() of the step will tell; until then the device
+  // alone knows it.
+  void ExpectSample(uint32_t slot, uint64_t step);
   void RecordSample(uint32_t slot, uint64_t step, int32_t token);
   absl::Status Release(uint32_t slot);
 
@@ -45,8 +49,9 @@ class WorkerSlots {
   // on.
   SamplingRow NextSamplingRow(uint32_t slot) const;
   SequenceView View(uint32_t slot) const;
-  // sampling.logprobs of the sequence.
-  int32_t token_top(uint32_t slot) const { return slots_[slot].sampling.logprobs; }
+  // RecordedCandidatesFor() the token after the slot's next row; 0 also for a slot without a
+  // sequence.
+  int32_t RecordedCandidates(uint32_t slot, int64_t valid_ids) const;
 
  private:
   // Plans run ahead of their results by a step or two; what they can still name is kept.
@@ -54,6 +59,7 @@ class WorkerSlots {
   struct Sample {
     uint64_t step = 0;  // 0: none
     int32_t token = 0;
+    bool is_expected = false;  // the token is not known yet
   };
   struct Slot {
     bool is_live = false;
@@ -73,7 +79,7 @@ class WorkerSlots {
   absl::Status CheckSlot(uint32_t slot) const;
   absl::Status CheckAdmission(const AdmitSequence& admit) const;
   absl::Status CheckRows(const SequenceRows& rows) const;
-  absl::StatusOr<int32_t> Resolve(const Slot& slot, const TokenSource& source) const;
+  absl::StatusOr<int32_t> Resolve(uint32_t slot, const TokenSource& source) const;
 
   WorkerLimits limits_;
   std::vector<Slot> slots_;

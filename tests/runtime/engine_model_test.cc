@@ -56,6 +56,7 @@ struct GroupShape {
   int64_t max_running = 8;
   int64_t kv_blocks = 80;
   bool prefix_caching = true;
+  bool records_steps = false;
   ModelOverrides overrides = {};
 };
 
@@ -79,7 +80,7 @@ std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
   options.max_batch_tokens = shape.max_batch_tokens;
   options.max_running = shape.max_running;
   options.max_model_len = 64;
-  auto group = InProcessGroup::Create(*config, options);
+  auto group = InProcessGroup::Create(*config, options, {.record_steps = shape.records_steps});
   EXPECT_TRUE(group.ok()) << group.status();
   return group.ok() ? *std::move(group) : nullptr;
 }
@@ -245,6 +246,26 @@ TEST(EngineModel, GroupsThatShareExpertsGiveWhatOneRankGives) {
                       .max_running = 3},
                      true),
                0);
+  }
+}
+
+// Greedy and top-k requests decode in recorded steps, filled up to the next size where rows have no
+// experts of their own; the others do not.
+TEST(EngineModel, RecordedStepsChangeNoToken) {
+  const ModelOverrides yarn = {.yarn = YarnOverride{.factor = 4, .original_positions = 24},
+                               .yarn_auto = true};
+  const ModelOverrides chunks = {
+      .dual_chunk = DualChunkConfig{.chunk_size = 6, .local_size = 2, .original_positions = 12}};
+  for (GroupShape shape :
+       {GroupShape{}, GroupShape{.dtype = DType::kBF16, .tp = 3},
+        GroupShape{.tp = 2, .max_batch_tokens = 5, .max_running = 3}, GroupShape{.tp = 2, .dp = 2},
+        GroupShape{.tp = 2, .experts = true}, GroupShape{.dp = 2, .ep = 2, .experts = true},
+        GroupShape{.kv_blocks = 22}, GroupShape{.tp = 2, .overrides = yarn},
+        GroupShape{.overrides = chunks}}) {
+    SCOPED_TRACE(absl::StrCat("tp ", shape.tp, " dp ", shape.dp));
+    const std::vector<Outcome> expected = RunOn(shape, /*together=*/true);
+    shape.records_steps = true;
+    ExpectSame(expected, RunOn(shape, /*together=*/true), 0);
   }
 }
 

@@ -43,11 +43,10 @@ class InProcessGroup::Rank : public RankBody {
   std::unique_ptr<Communicator> tensor_, data_;  // until joined
 };
 
-absl::StatusOr<std::unique_ptr<InProcessGroup>> InProcessGroup::Create(const ModelConfig& config,
-                                                                       WorkerOptions options) {
+absl::StatusOr<std::unique_ptr<InProcessGroup>> InProcessGroup::Create(
+    const ModelConfig& config, WorkerOptions options, const DeviceOptions& device_options) {
   std::unique_ptr<InProcessGroup> group(new InProcessGroup(config, options));
   for (int rank = 0; rank < options.parallelism.world(); ++rank) {
-    DeviceOptions device_options;
     ASSIGN_OR_RETURN(std::unique_ptr<Device> device, Device::Create(device_options));
     options.rank = rank;
     ASSIGN_OR_RETURN(std::unique_ptr<Worker> worker,

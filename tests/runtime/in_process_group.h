@@ -19,8 +19,8 @@ namespace cohort {
 class InProcessGroup {
  public:
   // options.parallelism.world() workers, one CPU thread each; `options.rank` is set per worker.
-  static absl::StatusOr<std::unique_ptr<InProcessGroup>> Create(const ModelConfig& config,
-                                                                WorkerOptions options);
+  static absl::StatusOr<std::unique_ptr<InProcessGroup>> Create(
+      const ModelConfig& config, WorkerOptions options, const DeviceOptions& device_options = {});
   // The executors made by Join must be gone.
   ~InProcessGroup() = default;
 

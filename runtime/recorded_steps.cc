@@ -1,0 +1,266 @@
+#include "runtime/recorded_steps.h"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/time/clock.h"
+#include "kernels/candidates.h"
+
+namespace cohort {
+namespace {
+
+// Between two looks at the communicators while a step is awaited.
+constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
+
+int64_t RecordWords(int64_t rows) { return rows * CandidateRecord::Words(kMaxCandidates); }
+
+int64_t RankCount(const ShardPlan& plan) {
+  return static_cast<int64_t>(plan.vocabulary_parts().size());
+}
+
+bool HasExperts(const ShardPlan& plan) { return plan.dims().sparse_layers > 0; }
+
+Shape ExpertHits(const ShardPlan& plan) {
+  return {plan.dims().sparse_layers, HasExperts(plan) ? plan.dims().experts : 0};
+}
+
+}  // namespace
+
+RecordedSteps::RecordedSteps(const ShardPlan& plan, const RecordedStepsOptions& options,
+                             Device& device)
+    : device_(device),
+      options_(options),
+      buckets_(options.max_rows, HasExperts(plan)),
+      slice_{.first_id = plan.vocabulary().begin, .valid_ids = options.valid_ids},
+      ranks_(RankCount(plan)) {}
+
+// Every part begins at a multiple of 16 bytes.
+RecordedSteps::Layout RecordedSteps::LayoutFor(int64_t rows, const RecordedStepsOptions& options) {
+  Layout layout;
+  const auto take = [&layout](int64_t words) {
+    return std::exchange(layout.words, layout.words + (words + 3) / 4 * 4);
+  };
+  layout.sources = take(rows);
+  layout.positions = take(rows);
+  layout.rope_rows = take(rows);
+  layout.logit_factors = take(rows);
+  layout.slots = take(rows);
+  layout.sampling = take(rows * kSamplingWords);
+  layout.tables = take(rows * options.blocks_per_sequence);
+  return layout;
+}
+
+int64_t RecordedSteps::WorkspaceBytes(const ShardPlan& plan, const RecordedStepsOptions& options) {
+  const int64_t rows = std::min(options.max_rows, kMaxRecordedRows);
+  const int64_t ranks = RankCount(plan);
+  return SizeOf(DType::kI32) * (LayoutFor(rows, options).words + (rows + 1) + options.slots +
+                                2 * rows + RecordWords(rows) * (1 + (ranks > 1 ? ranks : 0)));
+}
+
+absl::StatusOr<std::unique_ptr<RecordedSteps>> RecordedSteps::Create(
+    const ShardPlan& plan, const RecordedStepsOptions& options, Device& device) {
+  auto steps = absl::WrapUnique(new RecordedSteps(plan, options, device));
+  RETURN_IF_ERROR(steps->Allocate(plan));
+  return steps;
+}
+
+absl::Status RecordedSteps::Allocate(const ShardPlan& plan) {
+  const int64_t rows = max_rows();
+  const auto words = [&](int64_t count) { return device_.Allocate({count}, DType::kI32); };
+  ASSIGN_OR_RETURN(upload_, words(LayoutFor(rows, options_).words));
+  ASSIGN_OR_RETURN(counting_, words(rows + 1));
+  ASSIGN_OR_RETURN(last_tokens_, words(options_.slots));
+  ASSIGN_OR_RETURN(ids_, words(rows));
+  ASSIGN_OR_RETURN(tokens_, words(rows));
+  ASSIGN_OR_RETURN(records_, words(RecordWords(rows)));
+  if (ranks_ > 1) {
+    ASSIGN_OR_RETURN(gathered_, words(RecordWords(rows) * ranks_));
+  }
+  for (Turn& turn : turns_) {
+    RETURN_IF_ERROR(AllocateTurn(turn, ExpertHits(plan)));
+  }
+  std::vector<int32_t> counting(static_cast<size_t>(rows + 1));
+  std::iota(counting.begin(), counting.end(), 0);
+  device_.CopyFromHost(counting.data(), counting_.view());
+  const std::vector<int32_t> no_tokens(static_cast<size_t>(options_.slots), kNoToken);
+  device_.CopyFromHost(no_tokens.data(), last_tokens_.view());
+  return device_.Synchronize();  // before the numbers are gone
+}
+
+absl::Status RecordedSteps::AllocateTurn(Turn& turn, const Shape& expert_hits) {
+  ASSIGN_OR_RETURN(turn.upload,
+                   device_.AllocateHost({LayoutFor(max_rows(), options_).words}, DType::kI32));
+  ASSIGN_OR_RETURN(turn.tokens, device_.AllocateHost({max_rows()}, DType::kI32));
+  ASSIGN_OR_RETURN(turn.expert_hits, device_.AllocateHost(expert_hits, DType::kI32));
+  ASSIGN_OR_RETURN(turn.mark, device_.CreateMark());
+  return absl::OkStatus();
+}
+
+// Rows beyond `rows` decode id 0 at position 0 of the scratch block, for no slot. Of the tables
+// only what attention reads is written.
+void RecordedSteps::Pack(absl::Span<const RecordedRow> rows, int64_t size, int32_t* words) const {
+  static const RecordedRow kFiller{.slot = -1};
+  const Layout layout = LayoutFor(size, options_);
+  for (int64_t i = 0; i < size; ++i) {
+    const bool is_filler = i >= static_cast<int64_t>(rows.size());
+    const RecordedRow& row = is_filler ? kFiller : rows[static_cast<size_t>(i)];
+    words[layout.sources + i] = row.source;
+    words[layout.positions + i] = row.position;
+    words[layout.rope_rows + i] = row.rope_row;
+    words[layout.logit_factors + i] = std::bit_cast<int32_t>(row.logit_factor);
+    words[layout.slots + i] = row.slot;
+    WriteSamplingRow(row.sampling, words + layout.sampling + i * kSamplingWords);
+    int32_t* table = words + layout.tables + i * options_.blocks_per_sequence;
+    if (is_filler) {
+      *table = options_.scratch_block;
+    } else {
+      std::copy(row.blocks->begin(), row.blocks->end(), table);
+    }
+  }
+}
+
+TensorView RecordedSteps::Part(int64_t offset, DType dtype, Shape shape) const {
+  return TensorView(upload_.view().As<int32_t>() + offset, dtype, shape);
+}
+
+StepRows RecordedSteps::RowsOf(int64_t size) const {
+  const Layout layout = LayoutFor(size, options_);
+  const TensorView counting = counting_.view();
+  StepRows rows;
+  rows.ids = ids_.view().Rows(0, size);
+  rows.wanted = counting.Rows(0, size);
+  rows.batch = {
+      .tokens = size,
+      .sequences = size,
+      .positions = Part(layout.positions, DType::kI32, {size}),
+      .sequence_of_token = counting.Rows(0, size),
+      .block_table = Part(layout.tables, DType::kI32, {size, options_.blocks_per_sequence}),
+      .rope_rows = Part(layout.rope_rows, DType::kI32, {size}),
+      .logit_factors = Part(layout.logit_factors, DType::kF32, {size}),
+      .first_rows = counting.Rows(0, size + 1),
+      .leading_decodes = size,
+      .longest_chunk = 1};
+  rows.wanted_batch = rows.batch;
+  return rows;
+}
+
+void RecordedSteps::Compute(const Key& key, const Group& group) {
+  const auto [size, candidates] = key;
+  const Layout layout = LayoutFor(size, options_);
+  Ops& ops = device_.ops();
+  const TensorView sampling = Part(layout.sampling, DType::kI32, {size, kSamplingWords});
+  ops.SelectIds(Part(layout.sources, DType::kI32, {size}), last_tokens_.view(),
+                ids_.view().Rows(0, size));
+  group.model.Forward(RowsOf(size), group.kv, group.tp, group.data);
+
+  const int64_t words = CandidateRecord::Words(candidates);
+  const TensorView records(records_.view().data, DType::kI32, {size, words});
+  for (int64_t begin = 0; begin < size; begin += Qwen2::kMaxLogitRows) {
+    const int64_t count = std::min(Qwen2::kMaxLogitRows, size - begin);
+    ops.RecordedCandidates(group.model.LocalLogits(begin, count), sampling.Rows(begin, count),
+                           candidates, slice_, records.Rows(begin, count));
+  }
+  TensorView all = records;
+  if (ranks_ > 1) {
+    std::vector<Range> parts;
+    for (int64_t rank = 0; rank < ranks_; ++rank) {
+      parts.push_back({rank * words, (rank + 1) * words});
+    }
+    all = TensorView(gathered_.view().data, DType::kI32, {size, ranks_ * words});
+    group.tp.AllGather(records, parts, all);
+  }
+  const TensorView tokens = tokens_.view().Rows(0, size);
+  ops.ChooseRecorded(all, ranks_, sampling, options_.valid_ids, tokens);
+  ops.StoreTokens(tokens, Part(layout.slots, DType::kI32, {size}), last_tokens_.view());
+}
+
+// The plain run before the recording also makes libraries choose and load what they need, which
+// they may not do while it is made.
+absl::Status RecordedSteps::Run(const Key& key, const Group& group) {
+  Recorded& recorded = recorded_[key];
+  if (!recorded.has_run) {
+    Compute(key, group);
+    recorded.has_run = true;
+    return absl::OkStatus();
+  }
+  if (recorded.recording == nullptr) {
+    ASSIGN_OR_RETURN(recorded.recording,
+                     device_.Record([this, key, group] { Compute(key, group); }));
+  }
+  recorded.recording->Enqueue();
+  return absl::OkStatus();
+}
+
+absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, int32_t candidates,
+                                    const Group& group) {
+  CHECK_LT(under_way_, kMaxUnderWay);
+  const int64_t size = buckets_.SizeFor(static_cast<int64_t>(rows.size()));
+  Turn& turn = turns_[next_turn_];
+  Pack(rows, size, turn.upload.view().As<int32_t>());
+  device_.EnqueueCopyFromHost(turn.upload.view().data,
+                              upload_.view().Rows(0, LayoutFor(size, options_).words));
+  RETURN_IF_ERROR(Run({size, CandidateBucketFor(candidates)}, group));
+  turn.rows = static_cast<int64_t>(rows.size());
+  device_.EnqueueCopyToHost(tokens_.view().Rows(0, turn.rows), turn.tokens.view().data);
+  if (turn.expert_hits.view().rows() > 0) {
+    device_.EnqueueCopyToHost(group.model.expert_hits(), turn.expert_hits.view().data);
+  }
+  turn.mark->Set();
+  turn.status = absl::OkStatus();
+  next_turn_ = (next_turn_ + 1) % kMaxUnderWay;
+  ++under_way_;
+  return absl::OkStatus();
+}
+
+bool RecordedSteps::IsDone() {
+  CHECK_GT(under_way_, 0u);
+  Turn& turn = oldest();
+  const absl::Status status = turn.mark->Wait(absl::ZeroDuration());
+  if (absl::IsDeadlineExceeded(status)) {
+    return false;
+  }
+  turn.status.Update(status);
+  return true;
+}
+
+absl::Status RecordedSteps::WaitFor(Turn& turn, const Group& group) const {
+  const absl::Time deadline = absl::Now() + options_.timeout;
+  for (;;) {
+    const absl::Status status = turn.mark->Wait(kLookInterval);
+    RETURN_IF_ERROR(group.tp.status());
+    RETURN_IF_ERROR(group.data.status());
+    if (!absl::IsDeadlineExceeded(status)) {
+      return status;
+    }
+    if (absl::Now() >= deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the device was not done with a recorded step of ", turn.rows,
+                       " rows within ", absl::FormatDuration(options_.timeout)));
+    }
+  }
+}
+
+absl::StatusOr<RecordedSteps::Answer> RecordedSteps::Collect(const Group& group) {
+  CHECK_GT(under_way_, 0u);
+  Turn& turn = oldest();
+  turn.status.Update(WaitFor(turn, group));
+  --under_way_;
+  RETURN_IF_ERROR(turn.status);
+  const TensorView& hits = turn.expert_hits.view();
+  return Answer{.tokens = {turn.tokens.view().As<int32_t>(), static_cast<size_t>(turn.rows)},
+                .expert_hits = {hits.As<int32_t>(), static_cast<size_t>(hits.shape.elements())}};
+}
+
+void RecordedSteps::Forget() {
+  if (under_way_ > 0) {
+    // Its memory is used again. An error belongs to the group that is gone.
+    device_.Synchronize().IgnoreError();
+  }
+  recorded_.clear();
+  under_way_ = 0;
+}
+
+}  // namespace cohort

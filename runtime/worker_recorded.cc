@@ -1,0 +1,147 @@
+#include <algorithm>
+#include <utility>
+
+#include "runtime/plan_parts.h"
+#include "runtime/step_digest.h"
+#include "runtime/worker_state.h"
+
+namespace cohort {
+
+// How many candidates a recorded step needs to compute the group's rows of the plan, whose first
+// slot is `first_slot`; 0 where it cannot.
+int32_t Worker::State::RecordedCandidates(const StepPlan& plan, int64_t first_slot) const {
+  const auto is_own = [&](uint32_t slot) {
+    return slot >= first_slot && slot < first_slot + options_.max_running;
+  };
+  if (parts_.recorded == nullptr || parts_.recorded->under_way() == RecordedSteps::kMaxUnderWay ||
+      std::any_of(plan.admits.begin(), plan.admits.end(),
+                  [&](const AdmitSequence& admit) { return is_own(admit.slot); })) {
+    return 0;
+  }
+  int64_t count = 0;
+  int32_t most = 0;
+  for (const SequenceRows& rows : plan.rows) {
+    if (!is_own(rows.slot)) {
+      continue;
+    }
+    const int32_t candidates =
+        slots_.RecordedCandidates(rows.slot - static_cast<uint32_t>(first_slot), valid_ids_);
+    if (candidates == 0 || rows.tokens.size() != 1 || !rows.sample || !rows.score_targets.empty()) {
+      return 0;
+    }
+    most = std::max(most, candidates);
+    ++count;
+  }
+  return count <= parts_.recorded->max_rows() ? most : 0;
+}
+
+bool Worker::State::RunsAhead(const StepPlan& plan) const {
+  return RecordedCandidates(plan, first_slot()) > 0;
+}
+
+absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, int32_t candidates) {
+  Outstanding step{.step = plan.step, .slots = {}, .result = std::nullopt};
+  recorded_rows_.clear();
+  for (const SequenceRows& rows : plan.rows) {
+    sources_.clear();
+    RETURN_IF_ERROR(slots_.Extend(rows, sources_));
+    const SequenceKind kind = slots_.kind(rows.slot);
+    const int64_t position = static_cast<int64_t>(rows.first_position);
+    recorded_rows_.push_back({.source = sources_.front(),
+                              .position = static_cast<int32_t>(position),
+                              .rope_row = position_rule_.RopeRow(kind, position),
+                              .logit_factor = position_rule_.LogitFactor(kind, position),
+                              .slot = static_cast<int32_t>(rows.slot),
+                              .sampling = slots_.NextSamplingRow(rows.slot),
+                              .blocks = &slots_.blocks(rows.slot)});
+    step.slots.push_back(rows.slot);
+  }
+  RETURN_IF_ERROR(parts_.recorded->Enqueue(recorded_rows_, candidates, recorded_group()));
+  for (const uint32_t slot : step.slots) {
+    slots_.ExpectSample(slot, plan.step);
+  }
+  for (const uint32_t slot : plan.releases) {
+    RETURN_IF_ERROR(slots_.Release(slot));
+  }
+  outstanding_.push_back(std::move(step));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepResult> Worker::State::CollectRecorded(const Outstanding& step) {
+  ASSIGN_OR_RETURN(const RecordedSteps::Answer answer, parts_.recorded->Collect(recorded_group()));
+  StepResult result;
+  result.epoch = epoch_;
+  result.step = step.step;
+  StepDigest digest;
+  digest.Add(step.step);
+  const bool tells = tensor_group_->rank() == 0;
+  for (size_t i = 0; i < step.slots.size(); ++i) {
+    const int32_t token = answer.tokens[i];
+    if (token == kUndecided) {
+      return absl::InternalError(
+          absl::StrCat("the records of slot ", step.slots[i], "'s logits do not tell its token"));
+    }
+    slots_.RecordSample(step.slots[i], step.step, token);
+    digest.Add(static_cast<uint32_t>(token));
+    if (tells) {
+      SequenceResult& sequence = result.sequences.emplace_back();
+      sequence.slot = step.slots[i] + first_slot();
+      sequence.tokens.push_back(token);
+    }
+  }
+  if (tells) {
+    result.expert_hits =
+        expert_load_.Take(answer.expert_hits, parts_.model->expert_hits().columns());
+  }
+  result.digest = digest.value();
+  return result;
+}
+
+// What the plan has for this rank's data-parallel group.
+absl::Status Worker::State::EnqueuePart(StepPlan whole) {
+  ASSIGN_OR_RETURN(const StepPlan plan, PartOf(std::move(whole), group(), options_.parallelism.dp,
+                                               options_.max_running));
+  const int32_t candidates = RecordedCandidates(plan, 0);
+  if (candidates > 0) {
+    return EnqueueRecorded(plan, candidates);
+  }
+  for (Outstanding& before : outstanding_) {
+    if (!before.result.has_value()) {
+      ASSIGN_OR_RETURN(before.result, CollectRecorded(before));
+    }
+  }
+  ASSIGN_OR_RETURN(StepResult result, RunAtOnce(plan));
+  outstanding_.push_back({.step = plan.step, .slots = {}, .result = std::move(result)});
+  return absl::OkStatus();
+}
+
+absl::Status Worker::State::Named(const absl::Status& status, uint64_t step) const {
+  return Annotate(status,
+                  absl::StrCat("rank ", options_.rank, ", epoch ", epoch_, ", step ", step));
+}
+
+absl::Status Worker::State::Enqueue(StepPlan plan) {
+  RETURN_IF_ERROR(CheckTurn(plan));
+  const uint64_t step = plan.step;
+  RETURN_IF_ERROR(Named(EnqueuePart(std::move(plan)), step));
+  last_step_ = step;
+  return absl::OkStatus();
+}
+
+bool Worker::State::IsDone() {
+  CHECK(!outstanding_.empty());
+  return outstanding_.front().result.has_value() || parts_.recorded->IsDone();
+}
+
+absl::StatusOr<StepResult> Worker::State::Collect() {
+  CHECK(!outstanding_.empty());
+  Outstanding step = std::move(outstanding_.front());
+  outstanding_.pop_front();
+  if (step.result.has_value()) {
+    return *std::move(step.result);
+  }
+  absl::StatusOr<StepResult> result = CollectRecorded(step);
+  return result.ok() ? std::move(result) : Named(result.status(), step.step);
+}
+
+}  // namespace cohort

@@ -1,0 +1,62 @@
+#include "runtime/step_buckets.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace cohort {
+namespace {
+
+TEST(StepBuckets, EndAtTheLargestStep) {
+  EXPECT_EQ(StepBuckets(1, false).sizes(), (std::vector<int64_t>{1}));
+  EXPECT_EQ(StepBuckets(5, false).sizes(), (std::vector<int64_t>{1, 2, 4, 5}));
+  EXPECT_EQ(StepBuckets(24, false).sizes(), (std::vector<int64_t>{1, 2, 4, 8, 16, 24}));
+  EXPECT_EQ(StepBuckets(10000, false).max_rows(), 256);
+  EXPECT_EQ(StepBuckets(3, true).sizes(), (std::vector<int64_t>{1, 2, 3}));
+  EXPECT_EQ(StepBuckets(10000, true).max_rows(), 256);
+}
+
+TEST(StepBuckets, TheSmallestThatHoldsTheRows) {
+  const StepBuckets buckets(256, false);
+  EXPECT_EQ(buckets.SizeFor(1), 1);
+  EXPECT_EQ(buckets.SizeFor(3), 4);
+  EXPECT_EQ(buckets.SizeFor(65), 96);
+  EXPECT_EQ(buckets.SizeFor(193), 256);
+  EXPECT_EQ(buckets.SizeFor(256), 256);
+}
+
+TEST(RecordedCandidatesFor, WhatRecordsTell) {
+  constexpr int64_t kIds = 100;
+  EXPECT_EQ(RecordedCandidatesFor({}, kIds), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.top_p = 0.5f, .top_k = 7}, kIds), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_p = 0.5f, .top_k = 7}, kIds), 7);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 128, .min_p = 0.1f}, 1000), 128);
+}
+
+TEST(RecordedCandidatesFor, WhatTheyDoNotTell) {
+  constexpr int64_t kIds = 100;
+  for (const SamplingParameters& sampling :
+       std::vector<SamplingParameters>{{.temperature = 1},
+                                       {.temperature = 1, .top_p = 0.5f},
+                                       {.temperature = 1, .top_k = 100},
+                                       {.temperature = 1, .top_k = 129},
+                                       {.repetition_penalty = 1.5f},
+                                       {.presence_penalty = 1},
+                                       {.frequency_penalty = 1},
+                                       {.logit_bias = {{.id = 1, .bias = 1}}},
+                                       {.allowed_token_ids = {1}},
+                                       {.bad_words = {{1}}},
+                                       {.logprobs = 0}}) {
+    EXPECT_EQ(RecordedCandidatesFor(sampling, kIds), 0);
+  }
+}
+
+TEST(CandidateBucketFor, TheSmallestThatHoldsThem) {
+  EXPECT_EQ(CandidateBucketFor(1), 1);
+  EXPECT_EQ(CandidateBucketFor(2), 32);
+  EXPECT_EQ(CandidateBucketFor(32), 32);
+  EXPECT_EQ(CandidateBucketFor(33), 128);
+}
+
+}  // namespace
+}  // namespace cohort
