@@ -43,13 +43,9 @@ def include_violations(path, text):
         cuda_folders = (("kernels", "cuda"), EMULATOR)
         if re.match(r"(cuda|cublas|cudnn|nvtx|nvml)\w*(\.h|/)", header) and path.parts[:2] not in cuda_folders:
             yield f"{path}: includes {header}; CUDA headers belong under kernels/cuda/"
-<<<<<<< HEAD
-        if re.match(r"nccl\.h|nccl_\w+\.h$", header) and path.parts[:2] not in cuda_folders:
-            yield f"{path}: includes {header}; NCCL belongs under kernels/cuda/"
-=======
-        if header.startswith("nccl") and path != pathlib.Path("kernels/cuda/communicator.h"):
+        nccl_places = (pathlib.Path("kernels/cuda/communicator.h"),)
+        if re.match(r"nccl(_\w+)?\.h$", header) and path not in nccl_places and path.parts[:2] != EMULATOR:
             yield f"{path}: includes {header}; NCCL belongs behind kernels/cuda/communicator.h"
->>>>>>> 522e625 (CUDA collectives: NCCL in files by subject, all-to-all, an own all-reduce over peer memory)
         if header.startswith("gloo/") and path != pathlib.Path("parallel/gloo_mesh.cc"):
             yield f"{path}: includes {header}; gloo belongs in parallel/gloo_mesh.cc"
         if header.startswith("absl/") and path.parts[:2] == ("kernels", "cuda"):
