@@ -1,6 +1,5 @@
 #include "kernels/plugin_ops.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -33,16 +32,7 @@ CohortCudaRouting ToPlugin(const Routing& routing) {
   return {ToPlugin(routing.ids), ToPlugin(routing.weights)};
 }
 
-CohortCudaVocabularySlice ToPlugin(const VocabularySlice& slice) {
-  return {slice.first_id, slice.valid_ids};
-}
-
 CohortCudaKv ToPlugin(const KvView& kv) { return {ToPlugin(kv.keys), ToPlugin(kv.values)}; }
-
-CohortCudaSamplingRow ToPlugin(const SamplingRow& row) {
-  return {row.temperature,    row.top_p, row.top_k,   row.min_p,
-          row.sequence_index, row.seed,  row.position};
-}
 
 }  // namespace
 
@@ -190,25 +180,6 @@ void PluginOps::DoAddGated(TensorView x, TensorView gate, TensorView out) {
   table_->add_gated(device_, &plugin_x, &plugin_gate, &plugin_out);
 }
 
-void PluginOps::DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
-                                     const VocabularySlice& slice, TensorView out) {
-  const CohortCudaTensor plugin_logits = ToPlugin(logits);
-  const CohortCudaTensor plugin_sampling = ToPlugin(sampling);
-  const CohortCudaVocabularySlice plugin_slice = ToPlugin(slice);
-  const CohortCudaTensor plugin_out = ToPlugin(out);
-  table_->recorded_candidates(device_, &plugin_logits, &plugin_sampling, candidates, &plugin_slice,
-                              &plugin_out);
-}
-
-void PluginOps::DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling,
-                                 int64_t valid_ids, TensorView tokens) {
-  const CohortCudaTensor plugin_records = ToPlugin(records);
-  const CohortCudaTensor plugin_sampling = ToPlugin(sampling);
-  const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
-  table_->choose_recorded(device_, &plugin_records, ranks, &plugin_sampling, valid_ids,
-                          &plugin_tokens);
-}
-
 void PluginOps::DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) {
   const CohortCudaTensor plugin_sources = ToPlugin(sources);
   const CohortCudaTensor plugin_last_tokens = ToPlugin(last_tokens);
@@ -228,83 +199,6 @@ void PluginOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {
   const CohortCudaTensor plugin_rows = ToPlugin(rows);
   const CohortCudaTensor plugin_out = ToPlugin(out);
   table_->gather_rows(device_, &plugin_x, &plugin_rows, &plugin_out);
-}
-
-absl::Span<float> PluginOps::CopyRow(const TensorView& logits, int64_t row) {
-  row_.resize(static_cast<size_t>(logits.columns()));
-  table_->copy_to_host(device_, static_cast<const float*>(logits.data) + row * logits.row_stride,
-                       row_.data(), row_.size() * sizeof(float));
-  return absl::MakeSpan(row_);
-}
-
-void PluginOps::CopyBack(absl::Span<const int32_t> words, const TensorView& out, int64_t row) {
-  table_->copy_from_host(device_, words.data(),
-                         static_cast<int32_t*>(out.data) + row * out.row_stride,
-                         words.size() * sizeof(int32_t));
-}
-
-void PluginOps::DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
-                                  const VocabularySlice& slice, TensorView out) {
-  std::vector<int32_t> record(static_cast<size_t>(out.columns()));
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const int64_t row = static_cast<int64_t>(i);
-    const bool is_wanted = requests[i].candidates > 0;
-    const absl::Span<float> on_host = is_wanted ? CopyRow(logits, row) : absl::Span<float>();
-    Summarise(on_host, requests[i], slice, &scratch_, record.data());
-    CopyBack(record, out, row);
-  }
-}
-
-void PluginOps::DoLocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
-                              const VocabularySlice& slice, TensorView out) {
-  for (size_t i = 0; i < requests.size(); ++i) {
-    int32_t words[2];
-    SumMasses(CopyRow(logits, requests[i].row), requests[i], slice, &scratch_, words);
-    CopyBack(words, out, static_cast<int64_t>(i));
-  }
-}
-
-void PluginOps::DoLocalPick(TensorView logits, absl::Span<const MassRequest> requests,
-                            const VocabularySlice& slice, TensorView out) {
-  for (size_t i = 0; i < requests.size(); ++i) {
-    int32_t words[2];
-    PickByMass(CopyRow(logits, requests[i].row), requests[i], slice, &scratch_, words);
-    CopyBack(words, out, static_cast<int64_t>(i));
-  }
-}
-
-void PluginOps::DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits,
-                             int64_t first_id, TensorView out) {
-  std::vector<float> edited(static_cast<size_t>(logits.columns()));
-  for (size_t i = 0; i < edits.size(); ++i) {
-    const int64_t row = static_cast<int64_t>(i);
-    CopyEdited(CopyRow(logits, row), edits[i], first_id, absl::MakeSpan(edited));
-    table_->copy_from_host(device_, edited.data(),
-                           static_cast<float*>(out.data) + row * out.row_stride,
-                           edited.size() * sizeof(float));
-  }
-}
-
-void PluginOps::DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
-                         TensorView out) {
-  const auto has_min_p = [](const SamplingRow& row) { return row.min_p > 0; };
-  if (std::any_of(rows.begin(), rows.end(), has_min_p)) {
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const int64_t row = static_cast<int64_t>(i);
-      const int32_t token = SampleRow(
-          CopyRow(logits, row).subspan(0, static_cast<size_t>(valid_ids)), rows[i], &scratch_);
-      CopyBack({&token, 1}, out, row);
-    }
-    return;
-  }
-  const CohortCudaTensor plugin_logits = ToPlugin(logits);
-  std::vector<CohortCudaSamplingRow> plugin_rows;
-  plugin_rows.reserve(rows.size());
-  for (const SamplingRow& row : rows) {
-    plugin_rows.push_back(ToPlugin(row));
-  }
-  const CohortCudaTensor plugin_out = ToPlugin(out);
-  table_->sample(device_, &plugin_logits, plugin_rows.data(), valid_ids, &plugin_out);
 }
 
 }  // namespace cohort

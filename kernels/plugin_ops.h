@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "kernels/cpu/logit_rows.h"
 #include "kernels/cuda_plugin.h"
 #include "kernels/ops.h"
 
@@ -50,8 +49,7 @@ class PluginOps : public Ops {
                         TensorView tokens) override;
   void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) override;
   void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) override;
-  // The table has no entries for these yet: the rows come to the host, whose code answers, and what
-  // it says goes back.
+  // plugin_sampling.cc
   void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
                          const VocabularySlice& slice, TensorView out) override;
   void DoLocalMasses(TensorView logits, absl::Span<const MassRequest> requests,
@@ -60,19 +58,25 @@ class PluginOps : public Ops {
                    const VocabularySlice& slice, TensorView out) override;
   void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,
                     TensorView out) override;
-  // The table's sampling knows no min-p: rows with one are sampled on the host. Its masses are
-  // rounded by the device's exponential, which moves a border between two ids by 2^-36 at most.
   void DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                 TensorView out) override;
 
  private:
-  absl::Span<float> CopyRow(const TensorView& logits, int64_t row);
-  void CopyBack(absl::Span<const int32_t> words, const TensorView& out, int64_t row);
+  // Edits as the boundary writes them; valid until all are converted anew. Room for all of them is
+  // made first.
+  template <class Request>
+  void MakeRoomForEdits(absl::Span<const Request> requests);
+  CohortCudaLogitEdits ConvertEdits(const LogitEdits& edits);
+  absl::Span<const CohortCudaMassRequest> ConvertRequests(absl::Span<const MassRequest> requests);
 
   const CohortCudaTable* table_;
   CohortCudaDevice* device_;  // owned by the device
-  std::vector<float> row_;    // a row on the host
-  RowScratch scratch_;
+  // Of a call; kept, so that no step allocates.
+  std::vector<CohortCudaLogitEdit> edits_;
+  std::vector<CohortCudaLogitEdits> row_edits_;
+  std::vector<CohortCudaCandidateRequest> candidate_requests_;
+  std::vector<CohortCudaMassRequest> mass_requests_;
+  std::vector<CohortCudaSamplingRow> sampling_rows_;
 };
 
 }  // namespace cohort

@@ -79,7 +79,9 @@ CohortCudaError Initialize(CohortCudaDevice* device) {
     return MakeError(kCohortCudaFailed, "cublasLtCreate: %s", cublasLtGetStatusString(result));
   }
   device->plans = MakeMatMulPlans();
-  return Ok();
+  cudaError_t result = cudaSuccess;
+  device->sampling = MakeSamplingMemory(device->stream, &result);
+  return FromCuda(result, "cudaMalloc of the sampling kernels' memory");
 }
 
 }  // namespace
@@ -178,6 +180,7 @@ void DeviceDestroy(CohortCudaDevice* device) noexcept {
   if (device->blas != nullptr) {
     cublasLtDestroy(device->blas);
   }
+  device->sampling.reset();
   cudaFree(device->workspace);
   cudaFree(device->stream_arrivals);
   for (void* buffer : device->free_peer_buffers) {

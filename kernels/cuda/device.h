@@ -27,6 +27,15 @@ struct MatMulPlansDeleter {
 using MatMulPlansPointer = std::unique_ptr<MatMulPlans, MatMulPlansDeleter>;
 MatMulPlansPointer MakeMatMulPlans();  // matmul.cc
 
+class SamplingMemory;
+
+struct SamplingMemoryDeleter {
+  void operator()(SamplingMemory* memory) const;
+};
+using SamplingMemoryPointer = std::unique_ptr<SamplingMemory, SamplingMemoryDeleter>;
+// Of the current device. (candidates_batch.cu)
+SamplingMemoryPointer MakeSamplingMemory(cudaStream_t stream, cudaError_t* result);
+
 // Scratch of the products, allocated with the device so that no operation allocates.
 inline constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 inline constexpr int kStreamArrivals = 4096;
@@ -52,6 +61,7 @@ struct CohortCudaDevice {
   cohort::cuda::MatMulPlansPointer plans;
   // By units and columns.
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
+  cohort::cuda::SamplingMemoryPointer sampling;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
   std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;
   std::vector<void*> free_peer_buffers;   // peers.cc; kPeerBufferBytes each

@@ -98,6 +98,33 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
             const CohortCudaTensor* out) noexcept;
 
+// candidates.cu
+void LocalCandidates(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                     const CohortCudaCandidateRequest* requests,
+                     const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out) noexcept;
+void RecordedCandidates(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                        const CohortCudaTensor* sampling, int32_t candidates,
+                        const CohortCudaVocabularySlice* slice,
+                        const CohortCudaTensor* out) noexcept;
+
+// candidates_edits.cu
+void EditLogits(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                const CohortCudaLogitEdits* edits, int64_t first_id,
+                const CohortCudaTensor* out) noexcept;
+
+// candidates_mass.cu
+void LocalMasses(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                 const CohortCudaMassRequest* requests, const CohortCudaVocabularySlice* slice,
+                 const CohortCudaTensor* out) noexcept;
+void LocalPick(CohortCudaDevice* device, const CohortCudaTensor* logits,
+               const CohortCudaMassRequest* requests, const CohortCudaVocabularySlice* slice,
+               const CohortCudaTensor* out) noexcept;
+
+// candidates_choose.cu
+void ChooseRecorded(CohortCudaDevice* device, const CohortCudaTensor* records, int64_t ranks,
+                    const CohortCudaTensor* sampling, int64_t valid_ids,
+                    const CohortCudaTensor* tokens) noexcept;
+
 // communicator.cc
 int32_t NcclVersion() noexcept;
 CohortCudaError UniqueIdCreate(CohortCudaUniqueId* id) noexcept;

@@ -54,6 +54,11 @@ endif()
 file(GLOB cohort_cuda_sources CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cc ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
 add_library(cohort_cuda MODULE ${cohort_cuda_sources})
+# The rules of sampling are the CPU's own constexpr code, and no product may be fused with a sum.
+file(GLOB cohort_cuda_exact CONFIGURE_DEPENDS
+  ${PROJECT_SOURCE_DIR}/kernels/cuda/candidates*.cu ${PROJECT_SOURCE_DIR}/kernels/cuda/sampling*.cu)
+set_source_files_properties(${cohort_cuda_exact} PROPERTIES
+  COMPILE_OPTIONS "--expt-relaxed-constexpr;--fmad=false")
 set_target_properties(cohort_cuda PROPERTIES
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static

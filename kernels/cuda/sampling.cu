@@ -1,88 +1,56 @@
-// Choosing a token. One block handles one row of logits.
+// Sample: a token of a whole row of logits. The way of rows that the records of candidates do not
+// decide: top-k beyond them, or a flat top-p.
 //
-// Probability masses are integers: exp((logit - largest) / temperature) * 2^44, rounded. Integer
-// sums do not depend on their order, so atomics and any cut over threads give the same bits, and
-// 2^19 ids still fit in 64 bits. What rounds to 0 is below 2^-44 of the likeliest id.
+// One block handles one row, with a thread per id but 1024 at most, and goes over it several times:
+// for the largest logit; for the key from which on top-k, then top-p keep the ids, by a radix
+// selection (a histogram of counts or of masses over eight bits of the keys a pass, the highest
+// first); and for the inverse CDF, in which each thread owns a stretch of neighbouring ids. Masses
+// are integers (mass_rule.h), so atomics and any cut over threads give the same bits.
+//
+// Shared memory: a histogram of 256 words.
 #include <algorithm>
-#include <cmath>
 
-#include "kernels/cuda/device.h"
+#include "kernels/choice_rules.h"
+#include "kernels/cuda/candidates.cuh"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/rows.cuh"
-#include "kernels/philox.h"
 
 namespace cohort::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kRowsPerLaunch = 128;  // their settings travel in the kernel's parameters
-constexpr int64_t kMaxIds = int64_t{1} << 19;
-constexpr double kMassOfLargest = 17592186044416.0;  // 2^44
+constexpr int kMaxThreads = 1024;
+constexpr int kRowsPerLaunch = 64;  // their settings travel in the kernel's parameters
 
-struct Choice {
-  float temperature;
-  float top_p;
-  int32_t top_k;
-  uint32_t uniform;  // 24 bits
-};
-struct Choices {
-  Choice row[kRowsPerLaunch];
+struct Settings {
+  SamplingRow row[kRowsPerLaunch];
 };
 
-// Unique per id, ascending with the logit and, among equal logits, descending with the id.
-__device__ uint64_t KeyOf(float logit, int64_t id) {
-  const uint32_t bits = __float_as_uint(logit == 0 ? 0.0f : logit);
-  const uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return (uint64_t{ordered} << 32) | (0xffffffffu - static_cast<uint32_t>(id));
-}
-__device__ int32_t IdOf(uint64_t key) {
-  return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(key));
-}
-
-// The valid part of one row and how it is sampled.
+// The valid part of one row.
 struct RowView {
   const float* logits;
-  int64_t ids;
-  float largest;
-  float temperature;
+  int32_t ids;
 
-  __device__ uint64_t Key(int64_t id) const { return KeyOf(logits[id], id); }
-  // An infinite largest logit has the mass of 1 too.
-  __device__ uint64_t Mass(int64_t id) const {
-    const float logit = logits[id];
-    return static_cast<uint64_t>(__double2ull_rn(
-        kMassOfLargest *
-        (logit == largest ? 1.0 : exp((double{logit} - double{largest}) / double{temperature}))));
-  }
+  __device__ Word Key(int32_t id) const { return KeyOf(logits[id], id); }
 };
 
-using Word = unsigned long long;  // what atomicAdd takes for 64 bits
+struct Largest {
+  Word key;      // 0: no token can be chosen
+  Word choices;  // ids that are not minus infinity
+};
 
-// The sum over the block, in every thread.
-__device__ uint64_t BlockSumOfWords(uint64_t value) {
-  __shared__ Word total;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    total = 0;
-  }
-  __syncthreads();
-  atomicAdd(&total, static_cast<Word>(value));
-  __syncthreads();
-  return total;
-}
-
-// The largest key of the row; 0 when a logit is NaN or none is finite.
-__device__ uint64_t LargestKey(const float* logits, int64_t ids) {
+__device__ Largest FindLargest(const RowView& row) {
   __shared__ Word largest;
   Word mine = 0;
+  Word choices = 0;
   bool has_nan = false;
   bool has_finite = false;
-  for (int64_t id = threadIdx.x; id < ids; id += kThreads) {
-    const float logit = logits[id];
-    has_nan = has_nan || isnan(logit);
-    has_finite = has_finite || isfinite(logit);
+  for (int32_t id = static_cast<int32_t>(threadIdx.x); id < row.ids;
+       id += static_cast<int32_t>(blockDim.x)) {
+    const float logit = row.logits[id];
+    has_nan = has_nan || logit != logit;
+    has_finite = has_finite || logit - logit == 0;
     const Word key = KeyOf(logit, id);
+    choices += key != 0;
     mine = key > mine ? key : mine;
   }
   if (threadIdx.x == 0) {
@@ -91,104 +59,101 @@ __device__ uint64_t LargestKey(const float* logits, int64_t ids) {
   const bool any_nan = __syncthreads_or(has_nan) != 0;
   const bool any_finite = __syncthreads_or(has_finite) != 0;
   atomicMax(&largest, mine);
-  __syncthreads();
-  return any_nan || !any_finite ? 0 : largest;
+  choices = SumOverBlock(choices).total;  // a barrier too
+  return {any_nan || !any_finite ? 0 : largest, choices};
 }
 
 // The largest key k with: the weights of the keys in [k, infinity) reach `wanted`. Only keys from
-// `lowest` on count; their weights reach `wanted` together. Goes over the row once per byte of the
-// key, the highest first, with a histogram of weights over that byte's values.
+// `lowest` on count; their weights reach `wanted`, which is above 0, together.
 template <class Weight>
-__device__ uint64_t KeyReaching(const RowView& row, uint64_t lowest, uint64_t wanted,
-                                Weight weight) {
+__device__ Word KeyReaching(const RowView& row, Word lowest, Word wanted, Weight weight) {
   __shared__ Word histogram[256];
-  __shared__ Word above;  // weight of the keys above those that start with `prefix`
-  __shared__ Word prefix;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    above = 0;
-    prefix = 0;
-  }
-  for (int shift = 56; shift >= 0; shift -= 8) {
-    if (threadIdx.x < 256) {
-      histogram[threadIdx.x] = 0;
+  __shared__ Bin<Word> bin;
+  Word prefix = 0;
+  for (int shift = 56;; shift -= 8) {
+    for (int i = static_cast<int>(threadIdx.x); i < 256; i += static_cast<int>(blockDim.x)) {
+      histogram[i] = 0;
     }
     __syncthreads();
-    for (int64_t id = threadIdx.x; id < row.ids; id += kThreads) {
-      const uint64_t key = row.Key(id);
-      const bool fits = shift == 56 || (key >> (shift + 8)) == prefix;
-      if (fits && key >= lowest) {
-        atomicAdd(&histogram[(key >> shift) & 0xff], static_cast<Word>(weight(id)));
+    for (int32_t id = static_cast<int32_t>(threadIdx.x); id < row.ids;
+         id += static_cast<int32_t>(blockDim.x)) {
+      const Word key = row.Key(id);
+      if ((shift == 56 || key >> (shift + 8) == prefix) && key >= lowest && key != 0) {
+        atomicAdd(&histogram[key >> shift & 0xff], weight(id));
       }
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
-      int byte = 255;
-      while (byte > 0 && above + histogram[byte] < wanted) {
-        above += histogram[byte];
-        --byte;
-      }
-      prefix = (prefix << 8) | static_cast<Word>(byte);
+    if (threadIdx.x < 32) {
+      FindBin(histogram, wanted, &bin);
     }
     __syncthreads();
+    prefix = prefix << 8 | bin.digit;
+    wanted -= bin.above;
+    if (bin.inside == wanted || shift == 0) {  // the wanted sum ends with this bin
+      const Word bound = prefix << shift;
+      __syncthreads();  // all have read the bin
+      return bound > lowest ? bound : lowest;
+    }
   }
-  return prefix;
 }
 
-// The first id, ascending, at which the cumulative mass of the kept ids exceeds uniform / 2^24 of
-// their total. Each thread owns a stretch of neighbouring ids.
-__device__ int32_t InverseCdf(const RowView& row, uint64_t lowest, uint32_t uniform) {
-  __shared__ Word mass_of_thread[kThreads];
+// The first id, ascending, at which the cumulative mass of the kept ids exceeds the row's part of
+// all their masses.
+__device__ int32_t InverseCdf(const RowView& row, const MassRule& rule, Word lowest,
+                              uint32_t uniform) {
   __shared__ int32_t chosen;
-  const int64_t stretch = (row.ids + kThreads - 1) / kThreads;
-  const int64_t begin = min(static_cast<int64_t>(threadIdx.x) * stretch, row.ids);
-  const int64_t end = min(begin + stretch, row.ids);
-  const auto mass_of = [&](int64_t id) { return row.Key(id) >= lowest ? row.Mass(id) : 0; };
-  uint64_t mine = 0;
-  for (int64_t id = begin; id < end; ++id) {
+  const int32_t threads = static_cast<int32_t>(blockDim.x);
+  const int32_t stretch = (row.ids + threads - 1) / threads;
+  const int32_t begin = min(static_cast<int32_t>(threadIdx.x) * stretch, row.ids);
+  const int32_t end = min(begin + stretch, row.ids);
+  const auto mass_of = [&](int32_t id) {
+    return row.Key(id) >= lowest ? MassOfLogit(rule, row.logits[id]) : 0;
+  };
+  Word mine = 0;
+  for (int32_t id = begin; id < end; ++id) {
     mine += mass_of(id);
   }
-  mass_of_thread[threadIdx.x] = mine;
-  const uint64_t total = BlockSumOfWords(mine);
-  // floor(total * uniform / 2^24), below total.
-  const uint64_t wanted = __umul64hi(total, uint64_t{uniform} << 40);
-  uint64_t before = 0;
-  for (unsigned thread = 0; thread < threadIdx.x; ++thread) {
-    before += mass_of_thread[thread];
-  }
-  if (before <= wanted && wanted < before + mine) {  // one thread only
-    int64_t id = begin;
-    for (uint64_t mass = before + mass_of(id); mass <= wanted; mass += mass_of(id)) {
+  const BlockSums sums = SumOverBlock(mine);
+  const Word wanted = PartOfMass(sums.total, uniform);
+  if (sums.before <= wanted && wanted - sums.before < mine) {  // one thread only
+    int32_t id = begin;
+    for (Word mass = sums.before + mass_of(id); mass <= wanted; mass += mass_of(id)) {
       ++id;
     }
-    chosen = static_cast<int32_t>(id);
+    chosen = id;
   }
   __syncthreads();
   return chosen;
 }
 
-__global__ void __launch_bounds__(kThreads, 1)
-    SampleKernel(Rows<const float> logits, Choices choices, int64_t ids, int32_t* out) {
-  const Choice choice = choices.row[blockIdx.x];
-  const uint64_t best = LargestKey(logits[blockIdx.x], ids);
-  int32_t chosen = best == 0 ? -1 : IdOf(best);
-  if (best != 0 && choice.temperature != 0) {
-    const RowView row = {logits[blockIdx.x], ids, logits[blockIdx.x][chosen], choice.temperature};
-    uint64_t lowest = 0;
-    if (choice.top_k > 0 && choice.top_k < ids) {
-      lowest = KeyReaching(row, 0, static_cast<uint64_t>(choice.top_k),
-                           [](int64_t) { return uint64_t{1}; });
+__global__ void __launch_bounds__(kMaxThreads, 1)
+    SampleKernel(Rows<const float> logits, const __grid_constant__ Settings settings, int32_t ids,
+                 int32_t* out) {
+  WaitForPredecessor();
+  const SamplingRow& choice = settings.row[blockIdx.x];
+  const RowView row = {logits[blockIdx.x], ids};
+  const Largest largest = FindLargest(row);
+  int32_t chosen = largest.key == 0 ? kNoToken : IndexOf(largest.key);
+  if (largest.key != 0 && choice.temperature != 0) {
+    const float logit = LogitOf(largest.key);
+    const MassRule rule(logit, choice.temperature, -INFINITY);
+    const auto mass_of = [&](int32_t id) { return Word{MassOfLogit(rule, row.logits[id])}; };
+    Word lowest = 1;
+    if (HasTopK(choice, ids) && static_cast<Word>(choice.top_k) < largest.choices) {
+      lowest = KeyReaching(row, lowest, static_cast<Word>(choice.top_k),
+                           [](int32_t) { return Word{1}; });
     }
     if (choice.top_p < 1) {
-      uint64_t mine = 0;
-      for (int64_t id = threadIdx.x; id < ids; id += kThreads) {
-        mine += row.Key(id) >= lowest ? row.Mass(id) : 0;
+      Word mine = 0;
+      for (int32_t id = static_cast<int32_t>(threadIdx.x); id < ids;
+           id += static_cast<int32_t>(blockDim.x)) {
+        mine += row.Key(id) >= lowest ? mass_of(id) : 0;
       }
-      const double total = static_cast<double>(BlockSumOfWords(mine));
-      const uint64_t wanted = static_cast<uint64_t>(ceil(double{choice.top_p} * total));
-      lowest = KeyReaching(row, lowest, wanted, [&](int64_t id) { return row.Mass(id); });
+      const Word total = SumOverBlock(mine).total;
+      lowest = KeyReaching(row, lowest, WantedByTopP(choice.top_p, total), mass_of);
     }
-    chosen = InverseCdf(row, lowest, choice.uniform);
+    const MassRule kept(logit, choice.temperature, LowestByMinP(choice, logit));
+    chosen = InverseCdf(row, kept, lowest, UniformOf(choice));
   }
   if (threadIdx.x == 0) {
     out[blockIdx.x] = chosen;
@@ -200,27 +165,22 @@ __global__ void __launch_bounds__(kThreads, 1)
 void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
             const CohortCudaTensor* out) noexcept {
-  if (valid_ids > kMaxIds) {
-    Stick(device, MakeError(kCohortCudaInvalidArgument,
-                            "Sample: %lld ids, at most %lld are supported on CUDA",
-                            static_cast<long long>(valid_ids), static_cast<long long>(kMaxIds)));
-    return;
-  }
   Activate(device);
   const int64_t count = logits->dims[0];
+  const unsigned threads =
+      static_cast<unsigned>(std::clamp<int64_t>((valid_ids + 31) / 32 * 32, 32, kMaxThreads));
   for (int64_t begin = 0; begin < count; begin += kRowsPerLaunch) {
     const int64_t here = std::min<int64_t>(count - begin, kRowsPerLaunch);
-    Choices choices{};
+    Settings settings{};
     for (int64_t i = 0; i < here; ++i) {
       const CohortCudaSamplingRow& row = rows[begin + i];
-      const float uniform = PhiloxUniform(row.seed, row.sequence_index, row.position);
-      choices.row[i] = {row.temperature, row.top_p, row.top_k,
-                        static_cast<uint32_t>(uniform * 0x1p24f)};
+      settings.row[i] = {row.temperature, row.top_p,          row.top_k,   row.min_p,
+                         row.seed,        row.sequence_index, row.position};
     }
     Rows<const float> from = RowsOf<const float>(*logits);
     from.data += begin * from.stride;
-    Launch(device, "Sample", {static_cast<unsigned>(here), kThreads}, SampleKernel, from, choices,
-           valid_ids, static_cast<int32_t*>(out->data) + begin);
+    Launch(device, "Sample", {static_cast<unsigned>(here), threads}, SampleKernel, from, settings,
+           static_cast<int32_t>(valid_ids), static_cast<int32_t*>(out->data) + begin);
   }
 }
 

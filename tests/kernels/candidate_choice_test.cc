@@ -8,12 +8,11 @@
 
 #include "kernels/probability_mass.h"
 #include "tests/kernels/devices.h"
+#include "tests/kernels/random_rows.h"
 #include "tests/kernels/reference_ops.h"
 
 namespace cohort {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // A row of logits, and the borders of the ranks' columns.
 struct CutRow {
@@ -128,33 +127,6 @@ class CutSampler {
   CandidateChooser chooser_;
 };
 
-// Distributions at which something could go wrong.
-std::vector<float> AnyLogits(std::mt19937_64& random, size_t ids) {
-  std::vector<float> logits(ids);
-  std::normal_distribution<float> normal(0, 1);
-  const int shape = static_cast<int>(random() % 7);
-  for (float& logit : logits) {
-    const float x = normal(random);
-    logit = shape == 0   ? x                         // flat
-            : shape == 1 ? 4 * x                     // like a model's
-            : shape == 2 ? std::round(x)             // ties
-            : shape == 3 ? 2.5f                      // all equal
-            : shape == 4 ? (x > 1 ? x : -kInfinity)  // most cannot be chosen
-            : shape == 5 ? x / 1000                  // nearly equal
-                         : -100 + x;                 // and one peak
-  }
-  if (shape == 6) {
-    logits[random() % ids] = 20;
-  }
-  if (random() % 40 == 0) {
-    logits[random() % ids] = std::numeric_limits<float>::quiet_NaN();
-  }
-  if (random() % 40 == 0) {
-    std::fill(logits.begin(), logits.end(), -kInfinity);
-  }
-  return logits;
-}
-
 CutRow AnyCut(std::mt19937_64& random) {
   const size_t ids = 1 + random() % (random() % 3 == 0 ? 5000 : 300);
   CutRow row{.logits = AnyLogits(random, ids), .borders = {0, static_cast<int64_t>(ids)}};
@@ -164,46 +136,6 @@ CutRow AnyCut(std::mt19937_64& random) {
   std::sort(row.borders.begin(), row.borders.end());
   row.valid_ids = static_cast<int64_t>(random() % 4 == 0 ? random() % (ids + 1) : ids);
   return row;
-}
-
-template <class T>
-T OneOf(std::mt19937_64& random, std::initializer_list<T> values) {
-  return values.begin()[random() % values.size()];
-}
-
-SamplingRow AnySampling(std::mt19937_64& random) {
-  return {.temperature = OneOf(random, {0.0f, 0.01f, 0.7f, 1.0f, 1.3f, 50.0f}),
-          .top_p = OneOf(random, {1.0f, 0.8f, 0.999f, 0.5f, 1e-6f}),
-          .top_k = OneOf(random, {0, 0, 1, 20, 127, 128, 129, 1000}),
-          .min_p = OneOf(random, {0.0f, 0.0f, 0.05f, 0.9f, 1.0f, 1e-9f}),
-          .seed = random(),
-          .sequence_index = static_cast<uint32_t>(random()),
-          .position = random()};
-}
-
-struct OwnedEdits {
-  std::vector<LogitEdit> ids;
-  std::vector<int32_t> allowed;
-  LogitEdits view;
-};
-
-void FillEdits(std::mt19937_64& random, int32_t ids, OwnedEdits* edits) {
-  for (int32_t id = 0; id < ids; ++id) {
-    if (random() % 5 == 0) {
-      edits->ids.push_back({.id = id,
-                            .is_repeated = random() % 2 == 0,
-                            .bias = OneOf(random, {0.0f, -kInfinity, 3.0f, -3.0f}),
-                            .penalty = OneOf(random, {0.0f, 1.5f, -0.5f})});
-    }
-    if (random() % 3 == 0) {
-      edits->allowed.push_back(id);
-    }
-  }
-  std::shuffle(edits->ids.begin(), edits->ids.end(), random);
-  edits->view.repetition_penalty = 1.3f;
-  edits->view.ids = edits->ids;
-  edits->view.allowed = edits->allowed;
-  edits->view.only_allowed = random() % 2 == 0;
 }
 
 // Pearson's statistic: its mean is the degrees of freedom, its deviation sqrt(2 degrees); six
@@ -276,7 +208,7 @@ TEST(CandidateChoice, ACutRowGivesTheTokenOfTheWholeRow) {
     const CutRow row = AnyCut(random);
     OwnedEdits edits;
     if (random() % 2 == 0) {
-      FillEdits(random, static_cast<int32_t>(row.logits.size()), &edits);
+      FillEdits(random, 0, static_cast<int32_t>(row.logits.size()), &edits);
     }
     CutSampler cut(**device, row);
     for (int sample = 0; sample < 4; ++sample) {

@@ -18,6 +18,12 @@ struct CohortCudaDevice {
   std::string verb;
   std::vector<CohortCudaTensor> tensors;
   std::vector<CohortCudaSamplingRow> sampling_rows;
+  std::vector<CohortCudaLogitEdits> edits;  // of every row; their arrays end with the call
+  std::vector<CohortCudaLogitEdit> edited_ids;
+  std::vector<int32_t> allowed;
+  CohortCudaCandidateRequest candidate_request{};
+  CohortCudaMassRequest mass_request{};
+  CohortCudaVocabularySlice slice{};
   std::vector<int32_t> heads;
   int64_t number = 0;
   float real = 0;
@@ -29,6 +35,18 @@ struct CohortCudaDevice {
   void Note(const char* name, const Tensors*... seen) {
     verb = name;
     tensors = {*seen...};
+  }
+  template <class Request>
+  void NoteEdits(const Request* rows, int64_t count) {
+    edits.clear();
+    edited_ids.clear();
+    allowed.clear();
+    for (int64_t i = 0; i < count; ++i) {
+      const CohortCudaLogitEdits* of_row = reinterpret_cast<const CohortCudaLogitEdits*>(rows + i);
+      edits.push_back(*of_row);
+      edited_ids.insert(edited_ids.end(), of_row->ids, of_row->ids + of_row->id_count);
+      allowed.insert(allowed.end(), of_row->allowed, of_row->allowed + of_row->allowed_count);
+    }
   }
 };
 
@@ -95,6 +113,49 @@ void SetDeviceEntries(CohortCudaTable& table) {
   table.recording_destroy = [](CohortCudaRecording* recording) { delete recording; };
 }
 
+void SetLocalSampling(CohortCudaTable* table) {
+  using Slice = CohortCudaVocabularySlice;
+  using MassRequest = CohortCudaMassRequest;
+  table->local_candidates = [](D* d, const T* logits, const CohortCudaCandidateRequest* requests,
+                               const Slice* slice, const T* out) {
+    d->Note("local_candidates", logits, out);
+    d->NoteEdits(requests, logits->dims[0]);
+    d->candidate_request = requests[logits->dims[0] - 1];
+    d->slice = *slice;
+  };
+  table->local_masses = [](D* d, const T* logits, const MassRequest* requests, const Slice* slice,
+                           const T* out) {
+    d->Note("local_masses", logits, out);
+    d->NoteEdits(requests, out->dims[0]);
+    d->mass_request = requests[0];
+    d->slice = *slice;
+  };
+  table->local_pick = [](D* d, const T* logits, const MassRequest* requests, const Slice* slice,
+                         const T* out) {
+    d->Note("local_pick", logits, out);
+    d->NoteEdits(requests, out->dims[0]);
+    d->mass_request = requests[0];
+    d->slice = *slice;
+  };
+  table->edit_logits = [](D* d, const T* logits, const CohortCudaLogitEdits* edits,
+                          int64_t first_id, const T* out) {
+    d->Note("edit_logits", logits, out);
+    d->NoteEdits(edits, logits->dims[0]);
+    d->number = first_id;
+  };
+  table->recorded_candidates = [](D* d, const T* logits, const T* sampling, int32_t candidates,
+                                  const Slice* slice, const T* out) {
+    d->Note("recorded_candidates", logits, sampling, out);
+    d->number = candidates;
+    d->slice = *slice;
+  };
+  table->choose_recorded = [](D* d, const T* records, int64_t ranks, const T* sampling,
+                              int64_t valid_ids, const T* tokens) {
+    d->Note("choose_recorded", records, sampling, tokens);
+    d->number = 1000 * ranks + valid_ids;
+  };
+}
+
 CohortCudaTable MakeTable() {
   CohortCudaTable table{};
   table.version = kCohortCudaTableVersion;
@@ -155,6 +216,7 @@ CohortCudaTable MakeTable() {
     d->sampling_rows.assign(rows, rows + logits->dims[0]);
     d->number = valid_ids;
   };
+  SetLocalSampling(&table);
   return table;
 }
 
@@ -379,36 +441,81 @@ TEST_F(PluginDeviceTest, SamplingVerbsArrive) {
   EXPECT_EQ(row.position, 9u);
 }
 
-// The table has no entries for ranks' columns: rows come to the host and answers go back.
-TEST_F(PluginDeviceTest, LocalSamplingIsComputedOnTheHost) {
-  float logits[2][4] = {{1, 5, 2, 9}, {3, 1, 4, 1}};
-  const TensorView rows(logits, DType::kF32, {2, 3}, 4);  // the fourth column is not theirs
-  int32_t records[2][8] = {};
-  const LogitEdit bias{.id = 10, .bias = 4};
-  const CandidateRequest request{.edits = {.ids = {&bias, 1}}, .candidates = 1};
-  device_.ops().LocalCandidates(rows, {request, CandidateRequest{}},
-                                {.first_id = 10, .valid_ids = 13},
-                                TensorView(records, DType::kI32, {2, 8}));
-  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).id, 10 + 0);
-  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).logit, 5);
-  EXPECT_EQ(CandidateRecord(records[0]).candidate(0).raw, 1);
-  EXPECT_EQ(CandidateRecord(records[1]).count(), 0);
-  EXPECT_EQ(logits[0][0], 1);
-  const MassRequest masses{.row = 1, .temperature = 1, .largest = 4, .lowest = 4, .wanted = 5};
-  int32_t words[2] = {};
-  const TensorView out(words, DType::kI32, {1, 2});
-  device_.ops().LocalMasses(rows, {masses}, {.first_id = 10, .valid_ids = 13}, out);
-  EXPECT_EQ(words[1], 1 << (44 - 32));
-  device_.ops().LocalPick(rows, {masses}, {.first_id = 10, .valid_ids = 13}, out);
-  EXPECT_EQ(words[0], 12);
-  float edited[3] = {};
-  device_.ops().EditLogits(rows.Rows(0, 1), {request.edits}, 10,
-                           TensorView(edited, DType::kF32, {1, 3}));
-  EXPECT_THAT(edited, ElementsAre(5, 5, 2));
-  int32_t token = 0;
-  device_.ops().Sample(rows.Rows(1, 1), {SamplingRow{.temperature = 1, .min_p = 1}}, 3,
-                       TensorView(&token, DType::kI32, {1}));
-  EXPECT_EQ(token, 2);
+TEST_F(PluginDeviceTest, VerbsOfRanksColumnsArrive) {
+  const TensorView logits = View({2, 3}, DType::kF32);
+  const TensorView records = View({2, 8}, DType::kI32);
+  const VocabularySlice slice{.first_id = 10, .valid_ids = 12};
+  const LogitEdit ids[] = {{.id = 10, .is_repeated = true, .bias = 4, .penalty = 0.5f}, {.id = 11}};
+  const int32_t allowed[] = {10, 11};
+  const CandidateRequest first{.edits = {.ids = {ids, 1}}, .candidates = 1};
+  const CandidateRequest second{.edits = {.ids = {ids + 1, 1},
+                                          .repetition_penalty = 1.5f,
+                                          .only_allowed = true,
+                                          .allowed = allowed},
+                                .candidates = 1,
+                                .temperature = 0.25f,
+                                .target = 11};
+  device_.ops().LocalCandidates(logits, {first, second}, slice, records);
+  EXPECT_EQ(other_side_.verb, "local_candidates");
+  EXPECT_THAT(Arrived(), ElementsAre(logits.data, records.data));
+  ASSERT_EQ(other_side_.edited_ids.size(), 2u);
+  EXPECT_EQ(other_side_.edited_ids[0].id, 10);
+  EXPECT_EQ(other_side_.edited_ids[0].is_repeated, 1);
+  EXPECT_EQ(other_side_.edited_ids[0].bias, 4);
+  EXPECT_EQ(other_side_.edited_ids[0].penalty, 0.5f);
+  EXPECT_EQ(other_side_.edited_ids[1].id, 11);
+  EXPECT_THAT(other_side_.allowed, ElementsAre(10, 11));
+  EXPECT_EQ(other_side_.edits[0].only_allowed, 0);
+  EXPECT_EQ(other_side_.edits[1].only_allowed, 1);
+  EXPECT_EQ(other_side_.edits[1].repetition_penalty, 1.5f);
+  EXPECT_EQ(other_side_.candidate_request.candidates, 1);
+  EXPECT_EQ(other_side_.candidate_request.temperature, 0.25f);
+  EXPECT_EQ(other_side_.candidate_request.target, 11);
+  EXPECT_EQ(other_side_.slice.first_id, 10);
+  EXPECT_EQ(other_side_.slice.valid_ids, 12);
+  device_.ops().EditLogits(logits, {first.edits, second.edits}, 10, View({2, 3}, DType::kF32));
+  EXPECT_EQ(other_side_.verb, "edit_logits");
+  EXPECT_EQ(other_side_.number, 10);
+  EXPECT_EQ(other_side_.edited_ids.size(), 2u);
+}
+
+TEST_F(PluginDeviceTest, MassesAndRecordedVerbsArrive) {
+  const TensorView logits = View({2, 3}, DType::kF32);
+  const TensorView words = View({1, 2}, DType::kI32);
+  const LogitEdit edit{.id = 10, .bias = 4};
+  const MassRequest request{.row = 1,
+                            .edits = {.ids = {&edit, 1}},
+                            .temperature = 0.5f,
+                            .largest = 4,
+                            .lowest = 3,
+                            .wanted = uint64_t{1} << 40};
+  const auto expect_request = [&](const std::string& verb) {
+    EXPECT_EQ(other_side_.verb, verb);
+    EXPECT_THAT(Arrived(), ElementsAre(logits.data, words.data));
+    EXPECT_EQ(other_side_.edited_ids.at(0).bias, 4);
+    EXPECT_EQ(other_side_.mass_request.row, 1);
+    EXPECT_EQ(other_side_.mass_request.temperature, 0.5f);
+    EXPECT_EQ(other_side_.mass_request.largest, 4);
+    EXPECT_EQ(other_side_.mass_request.lowest, 3);
+    EXPECT_EQ(other_side_.mass_request.wanted, uint64_t{1} << 40);
+  };
+  device_.ops().LocalMasses(logits, {request}, {.first_id = 10, .valid_ids = 13}, words);
+  expect_request("local_masses");
+  device_.ops().LocalPick(logits, {request}, {.first_id = 10, .valid_ids = 13}, words);
+  expect_request("local_pick");
+  const TensorView sampling = View({2, kSamplingWords}, DType::kI32);
+  const TensorView records = View({2, 11}, DType::kI32);
+  device_.ops().RecordedCandidates(logits, sampling, 2, {.first_id = 10, .valid_ids = 13}, records);
+  EXPECT_EQ(other_side_.verb, "recorded_candidates");
+  EXPECT_EQ(other_side_.number, 2);
+  EXPECT_EQ(other_side_.slice.valid_ids, 13);
+  EXPECT_THAT(Arrived(), ElementsAre(logits.data, sampling.data, records.data));
+  const TensorView gathered = View({2, 33}, DType::kI32);
+  const TensorView tokens = View({2}, DType::kI32);
+  device_.ops().ChooseRecorded(gathered, 3, sampling, 13, tokens);
+  EXPECT_EQ(other_side_.verb, "choose_recorded");
+  EXPECT_EQ(other_side_.number, 3013);
+  EXPECT_THAT(Arrived(), ElementsAre(gathered.data, sampling.data, tokens.data));
 }
 
 }  // namespace

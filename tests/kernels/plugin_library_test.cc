@@ -38,6 +38,9 @@ static_assert(sizeof(CohortCudaBatch) == 32 + 6 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaKv) == 2 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaRope) == 8 + 2 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaSamplingRow) == 40);
+static_assert(sizeof(CohortCudaLogitEdits) == 40);
+static_assert(sizeof(CohortCudaCandidateRequest) == 56);
+static_assert(sizeof(CohortCudaMassRequest) == 64);
 static_assert(sizeof(CohortCudaRange) == 16);
 static_assert(sizeof(CohortCudaUniqueId) == 128);
 static_assert(sizeof(CohortCudaGroup) == 48 + sizeof(CohortCudaUniqueId));
@@ -115,7 +118,7 @@ TEST(MissingEntries, NamesNullEntriesInOrder) {
   EXPECT_THAT(MissingEntries(table), ElementsAre("embed", "sample"));
   table = {};
   const std::vector<std::string> all = MissingEntries(table);
-  ASSERT_EQ(all.size(), 50u);
+  ASSERT_EQ(all.size(), 56u);
   EXPECT_EQ(all.front(), "device_count");
   EXPECT_EQ(all.back(), "communicator_destroy");
 }
