@@ -150,12 +150,12 @@ __device__ void StoreSums(const ExpertProduct<BFloat16>& product, const ExpertTi
         const float* const first = &sums.value[m][n][half * 2];
         if constexpr (kGated) {
           const float* const up = &sums.value[m][n + 1][half * 2];
-          *reinterpret_cast<__nv_bfloat162*>(static_cast<BFloat16*>(product.out) + place + column) =
-              __halves2bfloat162(GatedValue<BFloat16>(first[0], up[0]),
-                                 GatedValue<BFloat16>(first[1], up[1]));
+          StorePack<2>(static_cast<BFloat16*>(product.out) + place + column,
+                       Pack<BFloat16, 2>{{GatedValue<BFloat16>(first[0], up[0]),
+                                          GatedValue<BFloat16>(first[1], up[1])}});
         } else {
-          *reinterpret_cast<float2*>(static_cast<float*>(product.out) + place + column) = {
-              first[0], first[1]};
+          StorePack<2>(static_cast<float*>(product.out) + place + column,
+                       Pack<float, 2>{{first[0], first[1]}});
         }
       }
     }
