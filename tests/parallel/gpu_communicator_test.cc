@@ -254,7 +254,7 @@ TEST(GpuCommunicator, ARankAloneCopiesAndSumsNothing) {
   DeviceOptions options;
   options.kind = "cuda";
   const std::unique_ptr<Device> device = Device::Create(options).value();
-  const auto group = MakePluginCommunicator(*device, {.rank = 0, .size = 1}).value();
+  const auto group = MakePluginCommunicator(*device, PluginCommunicatorOptions()).value();
   ASSERT_EQ(group->Join(), absl::OkStatus());
   StagedCommunicator staged(*device, *group);
   std::vector<float> out(6, -1.0f);

@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "nccl_channels.h"
@@ -51,6 +53,34 @@ size_t BytesOf(ncclDataType_t type) {
   }
 }
 
+// What NCCL takes for a host: all processes of this one, but for those that NCCL_HOSTID sets apart.
+int HostNumber() {
+  const char* id = std::getenv("NCCL_HOSTID");
+  return id == nullptr ? 0 : 1 + static_cast<int>(std::hash<std::string>()(id) % 1000000);
+}
+
+// As NCCL writes it where NCCL_DEBUG=INFO has it log to a file.
+void LogTransports(const Communicator& c) {
+  const char* level = std::getenv("NCCL_DEBUG");
+  const char* path = std::getenv("NCCL_DEBUG_FILE");
+  if (level == nullptr || path == nullptr || std::string(level) != "INFO") {
+    return;
+  }
+  static std::FILE* const file = std::fopen(path, "w");
+  if (file == nullptr) {
+    return;
+  }
+  for (int peer = 0; peer < c.world; ++peer) {
+    if (peer != c.rank) {
+      const bool is_near = c.region.HostOf(peer) == c.region.HostOf(c.rank);
+      std::fprintf(file, "emulated NCCL INFO Channel 00/0 : %d[%d] -> %d[%d] %s\n", c.rank,
+                   c.device, peer, c.region.DeviceOf(peer),
+                   is_near ? "via P2P/CUMEM" : "[send] via NET/Socket/0");
+    }
+  }
+  std::fflush(file);
+}
+
 // Looks whether the others have come.
 void Look(Communicator* c) {
   if (c->state != ncclInProgress || !c->region.HaveAllJoined()) {
@@ -58,6 +88,7 @@ void Look(Communicator* c) {
   }
   c->region.Unlink();
   c->state = c->region.HasTwiceTheSameDevice() ? ncclInvalidUsage : ncclSuccess;
+  LogTransports(*c);
 }
 
 // What one call contributes to its group.
@@ -163,7 +194,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int world, ncclUniqueId id
   }
   made->device = cuda_emulator::CurrentDevice();
   made->is_blocking = config == nullptr || config->blocking != 0;
-  made->region.Join(rank, made->device);
+  made->region.Join(rank, cuda_emulator::HostNumber(), made->device);
   *comm = new ncclComm{made};
   if (!made->is_blocking) {
     return ncclInProgress;

@@ -127,17 +127,19 @@ SharedRegion::~SharedRegion() {
   }
 }
 
-void SharedRegion::Join(int rank, int device) { header_->device_plus_one[rank] = device + 1; }
+void SharedRegion::Join(int rank, int host, int device) {
+  header_->place_plus_one[rank] = host * kDevices + device + 1;
+}
 
 bool SharedRegion::HaveAllJoined() const {
-  return std::all_of(header_->device_plus_one, header_->device_plus_one + world_,
-                     [](const std::atomic<int>& device) { return device != 0; });
+  return std::all_of(header_->place_plus_one, header_->place_plus_one + world_,
+                     [](const std::atomic<int>& place) { return place != 0; });
 }
 
 bool SharedRegion::HasTwiceTheSameDevice() const {
   for (int i = 0; i < world_; ++i) {
     for (int j = 0; j < i; ++j) {
-      if (header_->device_plus_one[i] == header_->device_plus_one[j]) {
+      if (header_->place_plus_one[i] == header_->place_plus_one[j]) {
         return true;
       }
     }

@@ -38,7 +38,9 @@ class SharedRegion {
   ~SharedRegion();
 
   bool is_open() const { return header_ != nullptr; }
-  void Join(int rank, int device);
+  void Join(int rank, int host, int device);
+  int HostOf(int rank) const { return Place(rank) / kDevices; }
+  int DeviceOf(int rank) const { return Place(rank) % kDevices; }
   bool HaveAllJoined() const;
   // Whether two ranks of this host joined with the same device.
   bool HasTwiceTheSameDevice() const;
@@ -50,9 +52,11 @@ class SharedRegion {
   bool Run(int self, std::vector<Transfer> transfers, const std::function<bool()>& is_aborted);
 
  private:
+  static constexpr int kDevices = 64;  // of a host, at most
   struct Header {
-    std::atomic<int> device_plus_one[kMaxRanks];  // 0: not joined
+    std::atomic<int> place_plus_one[kMaxRanks];  // host * kDevices + device; 0: not joined
   };
+  int Place(int rank) const { return header_->place_plus_one[rank] - 1; }
   Channel& At(int from, int to) { return channels_[from * world_ + to]; }
 
   std::string name_;
