@@ -16,6 +16,7 @@
 // Shared memory: the group, the block's sum and one word. Sources of the idea: TensorRT-LLM's and
 // FlashInfer's fused one-shot all-reduce, vLLM's flags.
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
@@ -40,11 +41,15 @@ __device__ PeerControl* ControlOf(const PeerGroup& group, int rank) {
 template <class X, int kVec>
 __device__ Pack<X, kVec> LoadPeerPack(const X* source) {
   const uint4 bits = LoadRelaxedSystem16(source);
-  return *reinterpret_cast<const Pack<X, kVec>*>(&bits);
+  Pack<X, kVec> pack;
+  memcpy(&pack, &bits, sizeof(bits));
+  return pack;
 }
 template <class X, int kVec>
 __device__ void StorePeerPack(X* destination, const Pack<X, kVec>& pack) {
-  StoreRelaxedSystem16(destination, *reinterpret_cast<const uint4*>(&pack));
+  uint4 bits;
+  memcpy(&bits, &pack, sizeof(bits));
+  StoreRelaxedSystem16(destination, bits);
 }
 
 // The reduction that a block is in.

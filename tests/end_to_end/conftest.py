@@ -48,10 +48,10 @@ def run_cohort(*arguments, timeout=120, check=None):
 class Server:
     """`cohort serve` as a user starts it; stops it (and fails when it leaves something behind) at exit."""
 
-    def __init__(self, model, *flags):
+    def __init__(self, model, *flags, binary=BINARY, variables=None):
         self.process = subprocess.Popen(
-            [BINARY, "serve", str(model), "--listen", "127.0.0.1:0", *map(str, flags)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            [binary, "serve", str(model), "--listen", "127.0.0.1:0", *map(str, flags)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(variables or {})})
         self.errors = b""
         self.address = self._read_ready_line()
 

@@ -1,0 +1,90 @@
+"""Several ranks on GPUs that the host's threads play: one GPU each, or one for all."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+from conftest import BINARY, Server, process_is_alive, wait_until
+
+EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
+IDS = ("--token-ids", "300,17,42,5,99,256,411,3", "--max-tokens", "6", "--ignore-eos")
+
+pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="the emulated GPU is not built")
+
+
+def serve(model, gpus, *flags):
+    return Server(model, "--device", "cuda", *flags, binary=str(EMULATED),
+                  variables={"COHORT_EMULATOR_DEVICES": str(gpus)})
+
+
+def refusal(model, gpus, *flags):
+    done = subprocess.run([str(EMULATED), "serve", str(model), "--listen", "127.0.0.1:0", "--device", "cuda", *flags],
+                          capture_output=True, timeout=120, env={**os.environ, "COHORT_EMULATOR_DEVICES": str(gpus)})
+    assert done.returncode == 1, done
+    return done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def expected(tiny):
+    with Server(tiny, "--device", "cpu") as server:
+        return server.tokens(*IDS)
+
+
+def test_ranks_with_a_gpu_each_give_the_tokens_of_the_cpu(tiny, expected):
+    with serve(tiny, 2, "--tp", "2", "--require-nvlink") as server:
+        assert server.tokens(*IDS) == expected
+        for rank in server.status()["ranks"]:
+            assert rank["device"].startswith(f"cuda:{rank['rank']} "), rank
+            assert rank["transport"] == f"NVLink (P2P/CUMEM) to rank {1 - rank['rank']}"
+
+
+def test_three_ranks_share_a_gpu(tiny, expected):
+    with serve(tiny, 1, "--tp", "3", "--allow-shared-gpu") as server:
+        assert server.tokens(*IDS) == expected
+        ranks = server.status()["ranks"]
+        assert all(rank["device"].startswith("cuda:0 ") for rank in ranks)
+        assert ranks[1]["transport"] == "the same GPU (NET/Socket) to rank 0, 2"
+
+
+def test_groups_of_one_rank_join_nobody(tiny, expected):
+    with serve(tiny, 2, "--dp", "2") as server:
+        assert server.tokens(*IDS) == expected
+        assert [rank["transport"] for rank in server.status()["ranks"]] == ["", ""]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_request_and_the_group_comes_back(tiny, expected, victim):
+    with serve(tiny, 2, "--tp", "2") as server:
+        old = server.status()
+        client = subprocess.Popen(
+            [BINARY, "generate", "--server", server.address, "--token-ids", "1,2,3", "--max-tokens", "120",
+             "--ignore-eos", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_until(lambda: server.status()["running"] >= 1, 60, "the request runs")
+        pids = server.rank_pids()
+        os.kill(pids[victim], signal.SIGKILL)
+        out, errors = client.communicate(timeout=60)
+        assert json.loads(out)["outputs"][0]["finish_reason"] == "error"
+        assert b"UNAVAILABLE" in errors and str(pids[victim]).encode() in errors, errors
+
+        def serves_again():
+            status = server.status()
+            return status["state"] == "serving" and status["epoch"] > old["epoch"]
+
+        wait_until(serves_again, 90, "the next epoch serves")
+        new = server.rank_pids()
+        assert new[1 - victim] == pids[1 - victim], "the survivor keeps its process and weights"
+        assert new[victim] != pids[victim] and not process_is_alive(pids[victim])
+        assert server.tokens(*IDS) == expected
+
+
+def test_more_ranks_than_gpus_are_refused_with_both_numbers(tiny):
+    assert "3 ranks on this node, which has 2 GPUs" in refusal(tiny, 2, "--tp", "3")
+
+
+def test_a_required_transport_that_is_not_there_ends_the_start(tiny):
+    errors = refusal(tiny, 1, "--tp", "2", "--allow-shared-gpu", "--require-nvlink")
+    assert "--require-nvlink: rank " in errors and " by the same GPU (NET/Socket), not NVLink" in errors
