@@ -315,6 +315,7 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_expert_parallel(static_cast<uint32_t>(options.ep));
   configuration.set_exchanges_experts(options.dp > 1 && setup.config.experts > 0);
   configuration.set_expert_exchange(options.expert_exchange);
+  configuration.set_recorded_steps(options.recorded_steps);
   configuration.set_kv_blocks(setup.kv_blocks);
   configuration.set_block_size(options.block_size);
   configuration.set_max_batch_tokens(options.max_batch_tokens);

@@ -23,7 +23,7 @@
 #include "launcher/rank_control.h"
 #include "launcher/rank_groups.h"
 #include "launcher/rank_memory.h"
-#include "launcher/ring_step_link.h"
+#include "launcher/step_loop.h"
 #include "runtime/worker.h"
 
 namespace cohort {
@@ -75,6 +75,13 @@ PeerReduction ParsePeerReduction(StringView word) {
   return word == "always" ? PeerReduction::kAlways : PeerReduction::kAuto;
 }
 
+absl::StatusOr<std::optional<bool>> ParseSwitch(StringView word) {
+  if (word.empty() || word == "auto") return std::nullopt;
+  if (word == "on" || word == "off") return word == "on";
+  return absl::InvalidArgumentError(
+      absl::StrCat("recorded_steps '", word, "' is neither on nor off nor auto"));
+}
+
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
@@ -93,6 +100,8 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   options.max_batch_tokens = configuration.max_batch_tokens();
   options.max_running = configuration.max_running();
   options.max_model_len = configuration.max_model_len();
+  // As the communicators' own: a rank can tell what it waited for before it is taken for lost.
+  options.step_timeout = absl::Milliseconds(configuration.step_timeout_milliseconds()) * 9 / 10;
   return options;
 }
 
@@ -127,8 +136,6 @@ class RankMain {
   absl::Status Prepare(EpochInvitation invitation);
   absl::Status Join(uint64_t epoch);
   absl::Status ConnectGroups(uint64_t epoch);
-  absl::Status RunSteps();
-  absl::StatusOr<std::string> Step(StringView plan_bytes);
   void AbortEpoch();
 
   RankControl& control_;
@@ -161,6 +168,7 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
     ASSIGN_OR_RETURN(options.index,
                      GpuOf(options.index, local_ranks_, gpus, configuration.allow_shared_gpu()));
   }
+  ASSIGN_OR_RETURN(options.record_steps, ParseSwitch(configuration.recorded_steps()));
   return Device::Create(options);
 }
 
@@ -237,7 +245,7 @@ void RankMain::ServeEpoch() {
     v1::RankToAgent message;
     message.mutable_epoch_joined()->set_epoch(epoch);
     control_.Say(message);
-    status = RunSteps();
+    status = StepLoop(*worker_, *plans_, *outcomes_, step_timeout_).Run();
   }
   if (!status.ok() && !control_.MustLeave()) {
     LogWarning("rank_failed",
@@ -306,22 +314,6 @@ absl::Status RankMain::ConnectGroups(uint64_t epoch) {
   }
   ASSIGN_OR_RETURN(const v1::EpochPeers peers, control_.WaitForPeers(absl::Now() + kPeersTimeout));
   return groups_->Connect(peers);
-}
-
-// Until the epoch ends or a step fails.
-absl::Status RankMain::RunSteps() {
-  for (;;) {
-    ASSIGN_OR_RETURN(const std::string plan, plans_->Receive(absl::InfiniteFuture()));
-    const absl::StatusOr<std::string> result = Step(plan);
-    RETURN_IF_ERROR(outcomes_->Send(EncodeOutcome(result), absl::Now() + step_timeout_));
-    RETURN_IF_ERROR(result.status());
-  }
-}
-
-absl::StatusOr<std::string> RankMain::Step(StringView plan_bytes) {
-  ASSIGN_OR_RETURN(StepPlan plan, DecodeStepPlan(plan_bytes));
-  ASSIGN_OR_RETURN(const StepResult result, worker_->Run(std::move(plan)));
-  return Encode(result);
 }
 
 void RankMain::AbortEpoch() {

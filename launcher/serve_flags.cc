@@ -98,6 +98,10 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
           "Small reductions by stores to the memory of the other GPUs of a node instead of NCCL: "
           "never; auto, where NVLink links them all; always, where they reach it at all "
           "(default: auto)");
+  AddFlag(app, "--recorded-steps", WordInto(options.recorded_steps, {"auto", "on", "off"}), "WORD",
+          "Whether decode steps are recorded once per size and then repeated by the device, one "
+          "ahead of what the host has read: on, off, or auto, which is on with cuda and off with "
+          "cpu, which gains nothing by it (default: auto)");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",
           "Threads of each rank (default: allowed cores / local ranks, at least 1)");
   AddFlag(app, "--step-timeout", DurationInto(options.step_timeout, absl::Milliseconds(1)),

@@ -27,6 +27,7 @@ struct ServeOptions {
   bool require_nvlink = false;
   bool require_rdma = false;
   std::string peer_reduction = "auto";  // or "never", "always"
+  std::string recorded_steps = "auto";  // or "on", "off"
   std::string dtype;                    // "fp32", "bf16"; empty: what the checkpoint holds
   HostPort listen{"127.0.0.1", 9000};
   int64_t threads = 0;        // per rank; 0: allowed cores / local ranks

@@ -27,6 +27,7 @@ void Worker::LeaveEpoch() { state_->LeaveEpoch(); }
 absl::Status Worker::Enqueue(StepPlan plan) { return state_->Enqueue(std::move(plan)); }
 absl::StatusOr<StepResult> Worker::Collect() { return state_->Collect(); }
 size_t Worker::outstanding() const { return state_->outstanding(); }
+size_t Worker::under_way() const { return state_->under_way(); }
 bool Worker::IsDone() { return state_->IsDone(); }
 bool Worker::RunsAhead(const StepPlan& plan) const { return state_->RunsAhead(plan); }
 absl::StatusOr<StepResult> Worker::Run(StepPlan plan) {

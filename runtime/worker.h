@@ -76,6 +76,7 @@ class Worker {
   bool RunsAhead(const StepPlan& plan) const;
   absl::Status Enqueue(StepPlan plan);
   size_t outstanding() const;  // plans whose results were not collected
+  size_t under_way() const;    // of these, those that the device repeats
   bool IsDone();
   absl::StatusOr<StepResult> Collect();
 

@@ -58,6 +58,7 @@ class Worker::State {
   absl::Status Enqueue(StepPlan plan);
   absl::StatusOr<StepResult> Collect();
   size_t outstanding() const { return outstanding_.size(); }
+  size_t under_way() const { return parts_.recorded == nullptr ? 0 : parts_.recorded->under_way(); }
   bool IsDone();
   bool RunsAhead(const StepPlan& plan) const;
   void Abort();

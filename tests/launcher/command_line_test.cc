@@ -123,6 +123,8 @@ TEST(CommandLine, ServeTakesEveryFlag) {
 TEST(CommandLine, ExpertGroupsHaveAFlag) {
   EXPECT_EQ(Parse({"serve", "dir"}).serve.ep, 1);
   EXPECT_EQ(Parse({"serve", "dir", "--tp", "4", "--ep", "2"}).serve.ep, 2);
+  EXPECT_EQ(Parse({"serve", "dir"}).serve.recorded_steps, "auto");
+  EXPECT_EQ(Parse({"serve", "dir", "--recorded-steps", "on"}).serve.recorded_steps, "on");
   EXPECT_EQ(Parse({"serve", "dir"}).serve.expert_exchange, "auto");
   EXPECT_EQ(Parse({"serve", "dir", "--expert-exchange", "all-to-all"}).serve.expert_exchange,
             "all-to-all");
