@@ -249,8 +249,9 @@ void Block::Yield() {
   }
   if (idle_yields_++ == 0) {
     spinning_since_ = std::chrono::steady_clock::now();
-  } else if (idle_yields_ % 1024 == 0) {
+  } else if (idle_yields_ % 256 == 0) {
     sched_yield();
+    grid_->start_others();
     if (std::chrono::steady_clock::now() - spinning_since_ > kSpinLimit) {
       Fail("the threads of the block have only spun for 30 seconds");
     }

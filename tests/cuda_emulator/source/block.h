@@ -24,8 +24,12 @@ struct Grid {
   std::size_t shared_bytes = 0;
   bool is_cooperative = false;
   bool is_programmatic = false;
-  std::function<void()> call;  // runs one thread
+  uint64_t resident_blocks = 1;  // that the device holds at a time
+  std::function<void()> call;    // runs one thread
   uint64_t seed = 0;
+
+  // Starts more of the grid's blocks beside those that run, which only spin. (grid.cc)
+  std::function<void()> start_others;
 
   std::atomic<bool> has_failed{false};
   std::mutex mutex;

@@ -1,10 +1,12 @@
-// Blocks one after another in an order chosen by the seed; those of a cooperative launch at once,
-// each on a thread of the host.
+// Blocks one after another in an order chosen by the seed. When those that run only spin, another
+// starts beside them on one more thread of the host, as long as the device would hold it; so do all
+// blocks of a cooperative launch.
 #include <cxxabi.h>
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
 
+#include <deque>
 #include <fstream>
 #include <numeric>
 #include <thread>
@@ -31,40 +33,68 @@ Block& OwnBlock() {
   return *block;
 }
 
-void RunInTurn(Grid* grid) {
-  const uint64_t blocks = BlocksOf(*grid);
-  Random random(grid->seed);
-  // first, first + step, ... modulo the number of blocks meets every block once.
-  uint64_t step = 1;
-  switch (random.Below(3)) {
-    case 0:
-      break;
-    case 1:
-      step = blocks - (blocks > 1 ? 1 : 0);
-      break;
-    default:
-      for (step = 1 + random.Next() % blocks; std::gcd(step, blocks) != 1; ++step) {
-      }
-  }
-  uint64_t number = random.Next() % blocks;
-  Block& block = OwnBlock();
-  for (uint64_t i = 0; i < blocks; ++i) {
-    if (!block.Run(grid, IndexOf(grid->grid, number), number)) {
-      return;
+// The blocks that have not begun, and the threads of the host that run blocks.
+class Blocks {
+ public:
+  explicit Blocks(Grid* grid)
+      : grid_(grid), count_(BlocksOf(*grid)), resident_(grid->resident_blocks) {
+    // first, first + step, ... modulo the number of blocks meets every block once.
+    Random random(grid->seed);
+    first_ = random.Next() % count_;
+    switch (random.Below(3)) {
+      case 0:
+        break;
+      case 1:
+        step_ = count_ - (count_ > 1 ? 1 : 0);
+        break;
+      default:
+        for (step_ = 1 + random.Next() % count_; std::gcd(step_, count_) != 1; ++step_) {
+        }
     }
-    number = (number + step) % blocks;
   }
-}
 
-void RunTogether(Grid* grid) {
-  std::vector<std::thread> threads;
-  for (uint64_t number = 0; number < BlocksOf(*grid); ++number) {
-    threads.emplace_back([=] { OwnBlock().Run(grid, IndexOf(grid->grid, number), number); });
+  void RunAll() {
+    if (grid_->is_cooperative) {
+      for (uint64_t i = 1; i < count_; ++i) {
+        StartOther();
+      }
+    }
+    RunRest();
+    // Threads that others start while we look are in the list before those end.
+    for (std::size_t i = 0; i < ThreadCount(); ++i) {
+      others_[i].join();
+    }
   }
-  for (std::thread& thread : threads) {
-    thread.join();
+
+  void StartOther() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (begun_ < count_ && others_.size() + 1 < resident_) {
+      others_.emplace_back([this] { RunRest(); });
+    }
   }
-}
+
+ private:
+  // Until every block has begun somewhere.
+  void RunRest() {
+    for (uint64_t i = begun_++; i < count_ && !grid_->has_failed; i = begun_++) {
+      const uint64_t number = (first_ + i * step_) % count_;
+      OwnBlock().Run(grid_, IndexOf(grid_->grid, number), number);
+    }
+  }
+  std::size_t ThreadCount() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return others_.size();
+  }
+
+  Grid* grid_;
+  uint64_t count_;
+  uint64_t resident_;
+  uint64_t first_ = 0;
+  uint64_t step_ = 1;
+  std::atomic<uint64_t> begun_{0};
+  std::mutex mutex_;
+  std::deque<std::thread> others_;  // under mutex; elements stay where they are
+};
 
 template <class T>
 std::vector<T> ReadAt(std::ifstream& file, uint64_t offset, uint64_t bytes) {
@@ -98,11 +128,9 @@ std::string SymbolAt(const std::string& path, uint64_t address) {
 }  // namespace
 
 bool RunGrid(Grid* grid) {
-  if (grid->is_cooperative) {
-    RunTogether(grid);
-  } else {
-    RunInTurn(grid);
-  }
+  Blocks blocks(grid);
+  grid->start_others = [&] { blocks.StartOther(); };
+  blocks.RunAll();
   return !grid->has_failed;
 }
 

@@ -37,8 +37,19 @@ int BlocksPerMultiprocessor(uint64_t threads, std::size_t shared_bytes) {
   return static_cast<int>(std::min({by_threads, by_shared, uint64_t{32}}));
 }
 
+uint64_t ThreadsOf(const Grid& grid) {
+  return uint64_t{grid.block.x} * grid.block.y * grid.block.z;
+}
+
+uint64_t ResidentBlocks(const Grid& grid) {
+  int multiprocessors = 0;
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, CurrentDevice());
+  return static_cast<uint64_t>(BlocksPerMultiprocessor(ThreadsOf(grid), grid.shared_bytes)) *
+         static_cast<uint64_t>(multiprocessors);
+}
+
 cudaError_t Check(const Grid& grid) {
-  const uint64_t threads = uint64_t{grid.block.x} * grid.block.y * grid.block.z;
+  const uint64_t threads = ThreadsOf(grid);
   const uint64_t blocks = uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z;
   if (threads == 0 || threads > 1024 || grid.block.z > 64 || blocks == 0 ||
       grid.grid.x > 0x7fffffffu || grid.grid.y > 65535 || grid.grid.z > 65535) {
@@ -47,12 +58,8 @@ cudaError_t Check(const Grid& grid) {
   if (grid.shared_bytes > SharedLimit(grid.kernel)) {
     return cudaErrorInvalidValue;
   }
-  int multiprocessors = 0;
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, CurrentDevice());
-  const int resident = BlocksPerMultiprocessor(threads, grid.shared_bytes) * multiprocessors;
-  return grid.is_cooperative && blocks > static_cast<uint64_t>(resident)
-             ? cudaErrorCooperativeLaunchTooLarge
-             : cudaSuccess;
+  return grid.is_cooperative && blocks > grid.resident_blocks ? cudaErrorCooperativeLaunchTooLarge
+                                                              : cudaSuccess;
 }
 
 std::shared_ptr<Grid> Copy(const Grid& from) {
@@ -63,6 +70,7 @@ std::shared_ptr<Grid> Copy(const Grid& from) {
   grid->shared_bytes = from.shared_bytes;
   grid->is_cooperative = from.is_cooperative;
   grid->is_programmatic = from.is_programmatic;
+  grid->resident_blocks = from.resident_blocks;
   grid->call = from.call;
   return grid;
 }
@@ -92,6 +100,7 @@ cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel,
         return Return(cudaErrorNotSupported);
     }
   }
+  grid->resident_blocks = ResidentBlocks(*grid);
   if (const cudaError_t result = Check(*grid); result != cudaSuccess) {
     return Return(result);
   }

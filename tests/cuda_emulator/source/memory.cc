@@ -3,6 +3,7 @@
 // Fresh memory is NaN (every byte 0xff), with a page behind it that nobody may touch. Large pieces
 // share the pages of one file of that pattern until they are written, so that most of a pretend
 // GPU's memory costs nothing.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@ constexpr uint64_t kFilledBytes = uint64_t{256} << 10;  // up to here a plain me
 struct Allocation {
   uint64_t bytes = 0;
   uint64_t mapped = 0;  // with the guard page; 0 for registered memory of the program
+  int file = -1;        // what other processes open, see cudaIpcGetMemHandle
   MemoryKind kind = MemoryKind::kDevice;
   int device = -1;
 };
@@ -82,7 +84,7 @@ void* Allocate(uint64_t bytes, MemoryKind kind, int device) {
   void* memory = Map(bytes, mapped);
   if (memory != nullptr) {
     const std::lock_guard<std::mutex> lock(allocations_mutex);
-    Allocations()[reinterpret_cast<uint64_t>(memory)] = {bytes, mapped, kind, device};
+    Allocations()[reinterpret_cast<uint64_t>(memory)] = {bytes, mapped, -1, kind, device};
   }
   return memory;
 }
@@ -104,10 +106,12 @@ bool Release(void* memory, MemoryKind kind, Allocation* released) {
 #endif
     munmap(memory, released->mapped);
   }
+  if (released->file >= 0) {
+    close(released->file);
+  }
   return true;
 }
 
-// Waits for all of the device's streams, as cudaFree does.
 struct Copy {
   void* destination;
   size_t destination_pitch;
@@ -173,6 +177,30 @@ cudaError_t CopyOnStream(Copy copy, cudaMemcpyKind kind, cudaStream_t handle) {
                                               }});
   // And has been written.
   return result == cudaSuccess && to_pageable && !is_capturing ? Synchronize(stream) : result;
+}
+
+// A piece of memory as another process finds it: a file of this one.
+struct IpcHandle {
+  int process;
+  int file;
+  uint64_t bytes;
+  uint64_t mapped;
+};
+static_assert(sizeof(IpcHandle) <= sizeof(cudaIpcMemHandle_t));
+
+// Puts a file that can be shared in the place of the memory, with what it holds. What a kernel
+// writes there meanwhile is lost: programs share memory before they use it.
+cudaError_t MakeShared(void* memory, Allocation* allocation) {
+  const int file = memfd_create("cuda-emulator-shared", MFD_CLOEXEC);
+  const uint64_t usable = allocation->mapped - kPage;
+  if (file < 0 || ftruncate(file, static_cast<off_t>(usable)) != 0 ||
+      pwrite(file, memory, allocation->bytes, 0) != static_cast<ssize_t>(allocation->bytes) ||
+      mmap(memory, usable, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED) {
+    close(file);
+    return cudaErrorMapBufferObjectFailed;
+  }
+  allocation->file = file;
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -248,6 +276,58 @@ cudaError_t cudaFree(void* memory) {
   return cudaSuccess;
 }
 
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t* handle, void* memory) {
+  const std::lock_guard<std::mutex> lock(cuda_emulator::allocations_mutex);
+  const auto found = cuda_emulator::Allocations().find(reinterpret_cast<uint64_t>(memory));
+  if (found == cuda_emulator::Allocations().end() || found->second.kind != MemoryKind::kDevice) {
+    return Return(cudaErrorInvalidValue);
+  }
+  cuda_emulator::Allocation& allocation = found->second;
+  if (allocation.file < 0) {
+    if (const cudaError_t result = cuda_emulator::MakeShared(memory, &allocation);
+        result != cudaSuccess) {
+      return Return(result);
+    }
+  }
+  const cuda_emulator::IpcHandle inside = {getpid(), allocation.file, allocation.bytes,
+                                           allocation.mapped};
+  *handle = {};
+  std::memcpy(handle, &inside, sizeof(inside));
+  return cudaSuccess;
+}
+
+cudaError_t cudaIpcOpenMemHandle(void** memory, cudaIpcMemHandle_t handle, unsigned) {
+  cuda_emulator::IpcHandle inside;
+  std::memcpy(&inside, &handle, sizeof(inside));
+  if (inside.process == getpid()) {
+    return Return(cudaErrorInvalidDevice);  // as the real one: not in the process that made it
+  }
+  const std::string path =
+      "/proc/" + std::to_string(inside.process) + "/fd/" + std::to_string(inside.file);
+  const int file = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  void* mapped = file < 0 ? MAP_FAILED
+                          : mmap(nullptr, inside.mapped - cuda_emulator::kPage,
+                                 PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (mapped == MAP_FAILED) {
+    close(file);
+    return Return(cudaErrorMapBufferObjectFailed);
+  }
+  const std::lock_guard<std::mutex> lock(cuda_emulator::allocations_mutex);
+  cuda_emulator::Allocations()[reinterpret_cast<uint64_t>(mapped)] = {
+      inside.bytes, inside.mapped - cuda_emulator::kPage, file, MemoryKind::kPeer,
+      cuda_emulator::CurrentDevice()};
+  *memory = mapped;
+  return cudaSuccess;
+}
+
+cudaError_t cudaIpcCloseMemHandle(void* memory) {
+  cuda_emulator::Allocation released;
+  cudaDeviceSynchronize();
+  return Return(cuda_emulator::Release(memory, MemoryKind::kPeer, &released)
+                    ? cudaSuccess
+                    : cudaErrorInvalidValue);
+}
+
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   cuda_emulator::Device& device = cuda_emulator::DeviceOf(cuda_emulator::CurrentDevice());
   const std::lock_guard<std::mutex> lock(device.mutex);
@@ -273,10 +353,11 @@ cudaError_t cudaFreeHost(void* memory) {
 
 cudaError_t cudaHostRegister(void* memory, size_t bytes, unsigned) {
   const std::lock_guard<std::mutex> lock(cuda_emulator::allocations_mutex);
-  const bool is_new = cuda_emulator::Allocations()
-                          .try_emplace(reinterpret_cast<uint64_t>(memory),
-                                       cuda_emulator::Allocation{bytes, 0, MemoryKind::kPinned, -1})
-                          .second;
+  const bool is_new =
+      cuda_emulator::Allocations()
+          .try_emplace(reinterpret_cast<uint64_t>(memory),
+                       cuda_emulator::Allocation{bytes, 0, -1, MemoryKind::kPinned, -1})
+          .second;
   return Return(is_new ? cudaSuccess : cudaErrorHostMemoryAlreadyRegistered);
 }
 
@@ -297,7 +378,8 @@ cudaError_t cudaHostGetDevicePointer(void** device_pointer, void* memory, unsign
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
   const cuda_emulator::MemoryRange range = cuda_emulator::RangeOf(pointer);
   *attributes = {};
-  attributes->type = range.kind == MemoryKind::kDevice   ? cudaMemoryTypeDevice
+  attributes->type = range.kind == MemoryKind::kDevice || range.kind == MemoryKind::kPeer
+                         ? cudaMemoryTypeDevice
                      : range.kind == MemoryKind::kPinned ? cudaMemoryTypeHost
                                                          : cudaMemoryTypeUnregistered;
   attributes->device = range.kind == MemoryKind::kUnknown ? -2 : std::max(range.device, 0);

@@ -108,7 +108,8 @@ cudaError_t SynchronizeDevice(int index);
 bool IsForbiddenByCapture();
 
 // What `address` lies in.
-enum class MemoryKind { kUnknown, kDevice, kPinned };
+// kPeer: of another process' device.
+enum class MemoryKind { kUnknown, kDevice, kPinned, kPeer };
 struct MemoryRange {
   MemoryKind kind = MemoryKind::kUnknown;
   int device = -1;
