@@ -249,7 +249,7 @@ void Block::Yield() {
   }
   if (idle_yields_++ == 0) {
     spinning_since_ = std::chrono::steady_clock::now();
-  } else if (idle_yields_ % 256 == 0) {
+  } else if (idle_yields_ % (64 * alive_) == 0) {
     sched_yield();
     grid_->start_others();
     if (std::chrono::steady_clock::now() - spinning_since_ > kSpinLimit) {

@@ -112,7 +112,7 @@ class ReadyThreads {
   std::size_t count_ = 0;
 };
 
-// Runs block after block, all on the host thread that made it.
+// Runs block after block.
 class Block {
  public:
   Block();
@@ -120,6 +120,8 @@ class Block {
   Block& operator=(const Block&) = delete;
   ~Block();
 
+  // Runs on this thread of the host from now on.
+  void MoveHere() { statics_bytes_ = 0; }
   // Whether it ended well; else grid->failure says why.
   bool Run(Grid* grid, uint3 index, uint64_t number);
 

@@ -24,13 +24,31 @@ uint3 IndexOf(const dim3& grid, uint64_t number) {
 
 uint64_t BlocksOf(const Grid& grid) { return uint64_t{grid.grid.x} * grid.grid.y * grid.grid.z; }
 
-// The host thread's block: its stacks serve all kernels it runs.
-Block& OwnBlock() {
-  thread_local std::unique_ptr<Block> block;
-  if (block == nullptr) {
-    block = std::make_unique<Block>();
+// Blocks that do not run: their stacks serve any kernel, on any thread of the host.
+class BlockStore {
+ public:
+  std::unique_ptr<Block> Take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (blocks_.empty()) {
+      return std::make_unique<Block>();
+    }
+    std::unique_ptr<Block> block = std::move(blocks_.back());
+    blocks_.pop_back();
+    return block;
   }
-  return *block;
+  void Give(std::unique_ptr<Block> block) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    blocks_.push_back(std::move(block));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+BlockStore& Store() {
+  static auto* const store = new BlockStore;
+  return *store;
 }
 
 // The blocks that have not begun, and the threads of the host that run blocks.
@@ -76,10 +94,13 @@ class Blocks {
  private:
   // Until every block has begun somewhere.
   void RunRest() {
+    std::unique_ptr<Block> block = Store().Take();
+    block->MoveHere();
     for (uint64_t i = begun_++; i < count_ && !grid_->has_failed; i = begun_++) {
       const uint64_t number = (first_ + i * step_) % count_;
-      OwnBlock().Run(grid_, IndexOf(grid_->grid, number), number);
+      block->Run(grid_, IndexOf(grid_->grid, number), number);
     }
+    Store().Give(std::move(block));
   }
   std::size_t ThreadCount() {
     const std::lock_guard<std::mutex> lock(mutex_);
