@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/entries.h"
 
 namespace cohort::cuda {
@@ -52,6 +53,14 @@ cudaError_t AllocateArrivals(CohortCudaDevice* device) {
   return result != cudaSuccess ? result : cudaMemsetAsync(counters, 0, kBytes, device->stream);
 }
 
+cudaError_t MakeAttentionWorkspace(CohortCudaDevice* device) {
+  const std::size_t bytes = AttentionWorkspaceBytes(device->multiprocessors);
+  const cudaError_t result = cudaMalloc(&device->attention_workspace, bytes);
+  return result != cudaSuccess
+             ? result
+             : cudaMemsetAsync(device->attention_workspace, 0, bytes, device->stream);
+}
+
 // Fills what `device` owns; on an error the caller destroys what is there.
 CohortCudaError Initialize(CohortCudaDevice* device) {
   if (const cudaError_t result = cudaSetDevice(device->index); result != cudaSuccess) {
@@ -73,6 +82,9 @@ CohortCudaError Initialize(CohortCudaDevice* device) {
   }
   if (const cudaError_t result = AllocateArrivals(device); result != cudaSuccess) {
     return FromCuda(result, "cudaMalloc of the counters");
+  }
+  if (const cudaError_t result = MakeAttentionWorkspace(device); result != cudaSuccess) {
+    return FromCuda(result, "cudaMalloc of attention's workspace");
   }
   if (const cublasStatus_t result = cublasLtCreate(&device->blas);
       result != CUBLAS_STATUS_SUCCESS) {
@@ -181,6 +193,7 @@ void DeviceDestroy(CohortCudaDevice* device) noexcept {
     cublasLtDestroy(device->blas);
   }
   device->sampling.reset();
+  cudaFree(device->attention_workspace);
   cudaFree(device->workspace);
   cudaFree(device->stream_arrivals);
   for (void* buffer : device->free_peer_buffers) {

@@ -58,6 +58,7 @@ struct CohortCudaDevice {
   cublasLtHandle_t blas = nullptr;
   void* workspace = nullptr;            // kWorkspaceBytes
   uint32_t* stream_arrivals = nullptr;  // kStreamArrivals, zeros between kernels (stream.cuh)
+  void* attention_workspace = nullptr;  // AttentionWorkspaceBytes(multiprocessors), attention.h
   cohort::cuda::MatMulPlansPointer plans;
   // By units and columns.
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;

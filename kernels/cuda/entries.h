@@ -71,14 +71,20 @@ void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
                    const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
                    const CohortCudaTensor* out) noexcept;
 
-// attention.cu
+// rope.cu
 void RopeAndStoreKv(CohortCudaDevice* device, const CohortCudaTensor* qkv, int64_t query_heads,
                     const CohortCudaRope* rope, const CohortCudaBatch* batch,
                     const CohortCudaKv* kv) noexcept;
+
+// attention.cu
 void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
                     const int32_t* kv_head_of_query, int64_t query_heads,
                     const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
                     const CohortCudaTensor* out) noexcept;
+void DualChunkAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
+                        const int32_t* kv_head_of_query, int64_t query_heads,
+                        const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
+                        const CohortCudaKv* kv, float scale, const CohortCudaTensor* out) noexcept;
 
 // experts_route.cu
 void RouteTopK(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,
