@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tests/kernels/devices.h"
+#include "tests/kernels/attention_step.h"
 
 namespace cohort {
 namespace {
@@ -84,11 +84,14 @@ struct Expected {
 // Token `i` of the text and what fp32 may make of it. A rotated element in fp32 carries three
 // roundings of numbers below |x| + |y|, in bf16 none (its products are exact in fp32); a logit one
 // rounding per product of its sum and a few; a weight is off by what its logit and the largest are.
-Expected ExpectToken(const Text& text, int64_t i, double scale) {
+// Tensor cores: as in attention_step.cc.
+Expected ExpectToken(const Text& text, int64_t i, double scale, bool has_tensor_cores) {
   Expected expected;
   const int64_t dim = text.head_dim;
   const double factor = scale * text.logit_factors.At(i);
   const double rotations = text.dtype == DType::kBF16 ? 0 : 12;
+  const double unit = has_tensor_cores ? 2 * kFloatUnit : kFloatUnit;
+  const double rounded_weight = has_tensor_cores ? Spacing(DType::kBF16) / 2 : 0;
   for (int64_t head = 0; head < kHeads; ++head) {
     const int64_t kv_head = kKvHeadOfQuery[static_cast<size_t>(head)];
     std::vector<double> logits;
@@ -104,7 +107,7 @@ Expected ExpectToken(const Text& text, int64_t i, double scale) {
       }
       logits.push_back(factor * logit);
       largest = std::max(largest, logits.back());
-      logit_bound = std::max(logit_bound, (static_cast<double>(dim) + 6 + rotations) * kFloatUnit *
+      logit_bound = std::max(logit_bound, (static_cast<double>(dim) + 6 + rotations) * unit *
                                               factor * std::sqrt(q2 * k2));
     }
     double total = 0;
@@ -113,7 +116,7 @@ Expected ExpectToken(const Text& text, int64_t i, double scale) {
       total += logit;
     }
     const double relative =
-        std::expm1(2 * logit_bound) + (2 * static_cast<double>(i + 1) + 16) * kFloatUnit;
+        std::expm1(2 * logit_bound) + (2 * static_cast<double>(i + 1) + 16) * unit + rounded_weight;
     for (int64_t k = 0; k < dim; ++k) {
       double sum = 0, magnitude = 0;
       for (int64_t j = 0; j <= i; ++j) {
@@ -132,17 +135,16 @@ Expected ExpectToken(const Text& text, int64_t i, double scale) {
 // The text's positions [begin, end) of a step; those before are in the KV memory already.
 class Attention {
  public:
-  static constexpr int64_t kBlockSize = 5;
-
-  Attention(Device& device, const Text& text)
+  Attention(Device& device, const Text& text, int64_t block_size = 5)
       : device_(device),
         text_(text),
+        block_size_(block_size),
         cosine_(device, text.cosine),
         sine_(device, text.sine),
         factors_(device, text.logit_factors),
-        table_(device, Table(text.tokens())),
-        keys_(device, Poison(text.dtype, Cache(text))),
-        values_(device, Poison(text.dtype, Cache(text))) {}
+        table_(device, Table()),
+        keys_(device, Poison(text.dtype, Cache())),
+        values_(device, Poison(text.dtype, Cache())) {}
 
   // Stores the keys and values of these positions; the queries attend, in chunks or in the plain
   // way.
@@ -185,22 +187,33 @@ class Attention {
   float Scale() const { return 1 / std::sqrt(static_cast<float>(text_.head_dim)); }
 
  private:
-  static int64_t Blocks(int64_t tokens) { return (tokens + kBlockSize - 1) / kBlockSize; }
-  static Shape Cache(const Text& text) {
-    return Shape{Blocks(text.tokens()), kKvHeads, kBlockSize, text.head_dim};
-  }
-  static HostTensor Table(int64_t tokens) {
-    HostTensor table = Filled(DType::kI32, Shape{1, Blocks(tokens)}, 0);
-    for (int64_t i = 0; i < Blocks(tokens); ++i) {
-      table.At(0, i) = static_cast<double>(Blocks(tokens) - 1 - i);
+  int64_t Blocks() const { return (text_.tokens() + block_size_ - 1) / block_size_; }
+  Shape Cache() const { return Shape{Blocks(), kKvHeads, block_size_, text_.head_dim}; }
+  HostTensor Table() const {
+    HostTensor table = Filled(DType::kI32, Shape{1, Blocks()}, 0);
+    for (int64_t i = 0; i < Blocks(); ++i) {
+      table.At(0, i) = static_cast<double>(Blocks() - 1 - i);
     }
     return table;
   }
 
   Device& device_;
   const Text& text_;
+  const int64_t block_size_;
   DeviceTensor cosine_, sine_, factors_, table_, keys_, values_;
 };
+
+// `actual` holds the text's rows from `begin` on.
+void ExpectRows(const HostTensor& actual, const Text& text, int64_t begin, float scale,
+                bool has_tensor_cores) {
+  Expected expected;
+  for (int64_t i = begin; i < begin + actual.rows(); ++i) {
+    const Expected row = ExpectToken(text, i, static_cast<double>(scale), has_tensor_cores);
+    expected.values.insert(expected.values.end(), row.values.begin(), row.values.end());
+    expected.bounds.insert(expected.bounds.end(), row.bounds.begin(), row.bounds.end());
+  }
+  ExpectWithin(actual, expected.values, expected.bounds);
+}
 
 // Chunks that are no multiples of blocks or tiles; local sizes below and above the chunk's length;
 // distances that stop growing early, late, or never.
@@ -223,13 +236,7 @@ TEST(DualChunkAttention, MatchesTheFormulasOverManyChunks) {
         const Text text = MakeText(random, chunking, dtype, chunking.size == 20 ? 24 : 10, tokens);
         Attention attention(device, text);
         const HostTensor actual = attention.Run(0, tokens);
-        Expected expected;
-        for (int64_t i = 0; i < tokens; ++i) {
-          const Expected row = ExpectToken(text, i, static_cast<double>(attention.Scale()));
-          expected.values.insert(expected.values.end(), row.values.begin(), row.values.end());
-          expected.bounds.insert(expected.bounds.end(), row.bounds.begin(), row.bounds.end());
-        }
-        ExpectWithin(actual, expected.values, expected.bounds);
+        ExpectRows(actual, text, 0, attention.Scale(), false);
       }
     }
   });
@@ -259,6 +266,61 @@ TEST(DualChunkAttention, ResultsDoNotDependOnTheStepsThatComputeThem) {
           ExpectSame(attention.Run(begin, end), RowsOf(whole, begin, end - begin));
         }
       }
+    }
+  });
+}
+
+// The shapes that CUDA computes on tensor cores: chunks of rows, and rows that are decoded.
+TEST(DualChunkAttention, MatchesTheFormulasOnTensorCores) {
+  OnEachDeviceWithChunks([](Device& device) {
+    std::mt19937_64 random(4);
+    for (const Chunking& chunking : kChunkings) {
+      for (const int64_t head_dim : {64, 128}) {
+        const bool has_tensor_cores = HasTensorCores(device, DType::kBF16, head_dim, 16);
+        const int64_t tokens = std::min<int64_t>(4 * chunking.length + 3, 160);
+        const Text text = MakeText(random, chunking, DType::kBF16, head_dim, tokens);
+        Attention attention(device, text, 16);
+        const HostTensor whole = attention.Run(0, tokens - 1);
+        const int64_t last = std::min<int64_t>(tokens - 1, 15);  // enough of them
+        ExpectRows(RowsOf(whole, tokens - 1 - last, last), text, tokens - 1 - last,
+                   attention.Scale(), has_tensor_cores);
+        ExpectRows(attention.Run(tokens - 1, tokens), text, tokens - 1, attention.Scale(),
+                   has_tensor_cores);
+        Attention in_steps(device, text, 16);
+        for (int64_t begin = 0; begin < tokens - 1; begin += 40) {
+          const int64_t end = std::min(begin + 40, tokens - 1);
+          const HostTensor step = in_steps.Run(begin, end);
+          if (end - begin > 1) {  // a single row is a decode
+            ExpectSame(step, RowsOf(whole, begin, end - begin));
+          }
+        }
+      }
+    }
+  });
+}
+
+// A decode over many ranges of keys, each with its parts.
+TEST(DualChunkAttention, LongSequencesAreMerged) {
+  OnEachDeviceWithChunks([](Device& device) {
+    std::mt19937_64 random(5);
+    const Text text = MakeText(random, {300, 220}, DType::kBF16, 64, 900);
+    Attention attention(device, text, 32);
+    attention.Run(0, 899);
+    ExpectRows(attention.Run(899, 900), text, 899, attention.Scale(),
+               HasTensorCores(device, DType::kBF16, 64, 32));
+  });
+}
+
+TEST(DualChunkAttention, IsPlainAttentionInTheFirstChunkOnTensorCores) {
+  OnEachDeviceWithChunks([](Device& device) {
+    std::mt19937_64 random(6);
+    for (const int64_t head_dim : {64, 128}) {
+      Text text = MakeText(random, {300, 170}, DType::kBF16, head_dim, 170);
+      text.logit_factors = Filled(DType::kF32, Shape{170}, 1);
+      Attention chunks(device, text, 16);
+      Attention plain(device, text, 16);
+      ExpectSame(chunks.Run(0, 169), plain.Run(0, 169, true));
+      ExpectSame(chunks.Run(169, 170), plain.Run(169, 170, true));
     }
   });
 }
