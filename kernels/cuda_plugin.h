@@ -166,6 +166,24 @@ typedef struct CohortCudaExchange {
   CohortCudaTensor counts;
 } CohortCudaExchange;
 
+/* A product that mat_mul will be asked for: x [tokens, columns] by weight [rows, columns]. */
+typedef struct CohortCudaProduct {
+  int64_t rows;
+  int64_t columns;
+  int64_t tokens;
+  int32_t dtype; /* of x and the weight */
+  int32_t out_dtype;
+  int32_t has_bias; /* of the dtype of out */
+} CohortCudaProduct;
+
+/* What tuning did: products whose algorithm the file knew, and products that were measured. `note`
+ * is one line about a file that could not be used or written, or empty. */
+typedef struct CohortCudaTuning {
+  int64_t known;
+  int64_t measured;
+  char note[kCohortCudaMessageBytes];
+} CohortCudaTuning;
+
 typedef struct CohortCudaUniqueId {
   char bytes[kCohortCudaUniqueIdBytes];
 } CohortCudaUniqueId;
@@ -287,6 +305,12 @@ typedef struct CohortCudaTable {
   void (*project_gate_up)(CohortCudaDevice* device, const CohortCudaTensor* x,
                           const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
                           const CohortCudaTensor* out);
+  /* From now on each product has the library's fastest algorithm for its number of tokens (and
+   * those down to the next smaller one given): what the file at `path` says, else what a
+   * measurement finds, which is then written there. `path` may be null. Takes device memory for a
+   * moment, waits for the device; not while it records. */
+  CohortCudaError (*tune_mat_mul)(CohortCudaDevice* device, const CohortCudaProduct* products,
+                                  int64_t count, const char* path, CohortCudaTuning* tuning);
   void (*silu_multiply)(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
                         const CohortCudaTensor* out);
   void (*gather_rows)(CohortCudaDevice* device, const CohortCudaTensor* x,

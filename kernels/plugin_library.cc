@@ -64,6 +64,7 @@ constexpr Entry kEntries[] = {
     COHORT_OPTIONAL_ENTRY(dual_chunk_attention),
     COHORT_OPTIONAL_ENTRY(project_qkv),
     COHORT_ENTRY(project_gate_up),
+    COHORT_ENTRY(tune_mat_mul),
     COHORT_ENTRY(silu_multiply),
     COHORT_ENTRY(gather_rows),
     COHORT_ENTRY(route_top_k),

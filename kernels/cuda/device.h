@@ -25,7 +25,7 @@ struct MatMulPlansDeleter {
   void operator()(MatMulPlans* plans) const;
 };
 using MatMulPlansPointer = std::unique_ptr<MatMulPlans, MatMulPlansDeleter>;
-MatMulPlansPointer MakeMatMulPlans();  // matmul.cc
+MatMulPlansPointer MakeMatMulPlans();  // matmul_plans.cc
 
 class SamplingMemory;
 

@@ -66,6 +66,10 @@ void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const Cohor
 void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* weight,
             const CohortCudaTensor* bias, const CohortCudaTensor* out) noexcept;
 
+// matmul_tune.cc
+CohortCudaError TuneMatMul(CohortCudaDevice* device, const CohortCudaProduct* products,
+                           int64_t count, const char* path, CohortCudaTuning* tuning) noexcept;
+
 // project_gate_up.cu
 void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
                    const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,

@@ -21,6 +21,9 @@ bool StreamMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
 // out += bias. out [tokens, columns] fp32; bias [columns] bf16 or fp32.
 void AddBias(CohortCudaDevice* device, const CohortCudaTensor& bias, const CohortCudaTensor& out);
 
+// Random numbers of magnitude 0.5 to 1 in all of `bytes`, a multiple of 4.
+void FillRandom(CohortCudaDevice* device, void* memory, int64_t bytes, int32_t dtype);
+
 }  // namespace cohort::cuda
 
 #endif  // COHORT_KERNELS_CUDA_MATMUL_H_

@@ -1,4 +1,4 @@
-// A product without a library, and the bias that cuBLASLt cannot add.
+// A product without a library, the bias that cuBLASLt cannot add, numbers to tune products with.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/matmul.h"
@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kBiasThreads = 256;
+constexpr int kFillThreads = 256;
 
 // A warp computes one element of out; its lanes stride over the inner dimension. blockIdx.x is the
 // token, blockIdx.y a stretch of kWarps columns.
@@ -66,6 +67,19 @@ __global__ void AddBiasKernel(const T* bias, int64_t columns, Rows<float> out) {
   }
 }
 
+// A thread writes words that lie a grid apart; bits of `random_bits` come from a hash of the word's
+// place, the others from `exponents`.
+__global__ void FillRandomKernel(uint32_t* words, int64_t count, uint32_t random_bits,
+                                 uint32_t exponents) {
+  const int64_t threads = int64_t{gridDim.x} * kFillThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kFillThreads + threadIdx.x; i < count; i += threads) {
+    uint32_t hash = static_cast<uint32_t>(i) * 0x9e3779b9u;
+    hash = (hash ^ (hash >> 16)) * 0x85ebca6bu;
+    hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
+    words[i] = ((hash ^ (hash >> 16)) & random_bits) | exponents;
+  }
+}
+
 }  // namespace
 
 void PlainMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
@@ -86,6 +100,13 @@ void AddBias(CohortCudaDevice* device, const CohortCudaTensor& bias, const Cohor
     Launch(device, "AddBias", {static_cast<unsigned>(out.dims[0]), kBiasThreads}, AddBiasKernel<T>,
            static_cast<const T*>(bias.data), out.dims[1], RowsOf<float>(out));
   });
+}
+
+void FillRandom(CohortCudaDevice* device, void* memory, int64_t bytes, int32_t dtype) {
+  const bool is_bf16 = dtype == kCohortCudaBF16;
+  Launch(device, "FillRandom", {static_cast<unsigned>(8 * device->multiprocessors), kFillThreads},
+         FillRandomKernel, static_cast<uint32_t*>(memory), bytes / 4,
+         is_bf16 ? 0x807f807fu : 0x807fffffu, is_bf16 ? 0x3f003f00u : 0x3f000000u);
 }
 
 }  // namespace cohort::cuda

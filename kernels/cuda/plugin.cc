@@ -39,6 +39,7 @@ constexpr CohortCudaTable kTable = {
     .dual_chunk_attention = DualChunkAttention,
     .project_qkv = nullptr,
     .project_gate_up = ProjectGateUp,
+    .tune_mat_mul = TuneMatMul,
     .silu_multiply = SiluMultiply,
     .gather_rows = GatherRows,
     .route_top_k = RouteTopK,
