@@ -125,10 +125,6 @@ void PluginOps::DoDualChunkAttention(TensorView queries, absl::Span<const int32_
 void PluginOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
                              int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                              const KvView& kv) {
-  if (table_->project_qkv == nullptr) {
-    Ops::DoProjectQkv(x, w, bias, qkv, query_heads, rope, batch, kv);
-    return;
-  }
   const CohortCudaTensor plugin_x = ToPlugin(x);
   const CohortCudaTensor plugin_weight = ToPlugin(w.data);
   const CohortCudaTensor plugin_bias = bias != nullptr ? ToPlugin(*bias) : CohortCudaTensor{};

@@ -70,6 +70,12 @@ void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCud
 CohortCudaError TuneMatMul(CohortCudaDevice* device, const CohortCudaProduct* products,
                            int64_t count, const char* path, CohortCudaTuning* tuning) noexcept;
 
+// project_qkv.cu
+void ProjectQkv(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* weight,
+                const CohortCudaTensor* bias, const CohortCudaTensor* qkv, int64_t query_heads,
+                const CohortCudaRope* rope, const CohortCudaBatch* batch,
+                const CohortCudaKv* kv) noexcept;
+
 // project_gate_up.cu
 void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
                    const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
