@@ -12,6 +12,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/words.h"
 
@@ -54,6 +55,17 @@ class CandidateRecord {
  private:
   const int32_t* words_;
 };
+
+// Of all ranks' records, `words` each; minus infinity where none lists a candidate.
+constexpr float LargestOfRecords(const int32_t* records, int64_t ranks, int64_t words) {
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    const CandidateRecord record(records + rank * words);
+    const float first = record.count() > 0 ? record.candidate(0).logit : largest;
+    largest = first > largest ? first : largest;
+  }
+  return largest;
+}
 
 }  // namespace cohort
 

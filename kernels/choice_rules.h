@@ -48,6 +48,23 @@ constexpr float LowestByMinP(const SamplingRow& row, float largest) {
                        : -std::numeric_limits<float>::infinity();
 }
 
+// What one rank picks of a row that is chosen by mass: the place of the row's part in the rank's
+// own cumulative mass; kOtherRankPicks where it lies in another's. `masses` are the sums of all
+// ranks, two words each.
+inline constexpr uint64_t kOtherRankPicks = ~uint64_t{0};
+constexpr uint64_t WantedOfRank(const int32_t* masses, int64_t ranks, int64_t rank,
+                                const SamplingRow& row) {
+  uint64_t total = 0;
+  uint64_t before = 0;
+  for (int64_t other = 0; other < ranks; ++other) {
+    before = other == rank ? total : before;
+    total += ReadWords(masses + 2 * other);
+  }
+  const uint64_t wanted = PartOfMass(total, UniformOf(row));
+  const uint64_t own = ReadWords(masses + 2 * rank);
+  return wanted >= before && wanted - before < own ? wanted - before : kOtherRankPicks;
+}
+
 // Top-p keeps the shortest prefix whose mass is at least this.
 constexpr uint64_t WantedByTopP(float top_p, uint64_t total) {
   return RoundedUp(double{top_p} * static_cast<double>(total));

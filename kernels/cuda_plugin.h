@@ -155,6 +155,13 @@ typedef struct CohortCudaSamplingRow {
   uint64_t position;
 } CohortCudaSamplingRow;
 
+typedef struct CohortCudaRecordedRows {
+  CohortCudaTensor records;
+  int64_t ranks;
+  CohortCudaTensor sampling;
+  CohortCudaTensor tokens;
+} CohortCudaRecordedRows;
+
 /* cohort::Range, ExchangeView. */
 typedef struct CohortCudaRange {
   int64_t begin;
@@ -344,6 +351,15 @@ typedef struct CohortCudaTable {
   void (*choose_recorded)(CohortCudaDevice* device, const CohortCudaTensor* records, int64_t ranks,
                           const CohortCudaTensor* sampling, int64_t valid_ids,
                           const CohortCudaTensor* tokens);
+  void (*recorded_masses)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                          const CohortCudaRecordedRows* rows,
+                          const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out);
+  void (*recorded_picks)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                         const CohortCudaRecordedRows* rows, const CohortCudaTensor* masses,
+                         int64_t rank, const CohortCudaVocabularySlice* slice,
+                         const CohortCudaTensor* out);
+  void (*take_picks)(CohortCudaDevice* device, const CohortCudaTensor* picks,
+                     const CohortCudaTensor* tokens);
   void (*select_ids)(CohortCudaDevice* device, const CohortCudaTensor* sources,
                      const CohortCudaTensor* last_tokens, const CohortCudaTensor* ids);
   void (*store_tokens)(CohortCudaDevice* device, const CohortCudaTensor* tokens,

@@ -422,16 +422,66 @@ void Ops::RecordedCandidates(TensorView logits, TensorView sampling, int32_t can
   }
 }
 
+namespace {
+
+void CheckWords(const TensorView& words, const Shape& shape, StringView name) {
+  CheckDType(words, DType::kI32, name);
+  CheckShape(words, shape, name);
+}
+
+void CheckRecorded(const RecordedRows& rows, StringView name) {
+  const TensorView& records = rows.records;
+  CheckRank(records, 2, name);
+  CheckDType(records, DType::kI32, name);
+  CHECK(records.rows() <= 1 || records.is_dense()) << name << ": records are strided";
+  CHECK(rows.ranks >= 1 && records.columns() % rows.ranks == 0)
+      << name << ": " << records.columns() << " words of " << rows.ranks << " ranks";
+  CHECK(CandidateRecord::Candidates(records.columns() / rows.ranks) >= 1) << name << " records";
+  CheckSampling(rows.sampling, records.rows(), name);
+  CheckIndices(rows.tokens, records.rows(), name);
+}
+
+}  // namespace
+
+void Ops::RecordedMasses(TensorView logits, const RecordedRows& rows, const VocabularySlice& slice,
+                         TensorView out) {
+  CheckLogits(logits, "RecordedMasses logits");
+  CheckRecorded(rows, "RecordedMasses");
+  CHECK_EQ(rows.tokens.rows(), logits.rows()) << "RecordedMasses rows";
+  CheckWords(out, Shape{logits.rows(), 2}, "RecordedMasses out");
+  if (logits.rows() > 0) {
+    DoRecordedMasses(logits, rows, slice, out);
+  }
+}
+
+void Ops::RecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses,
+                        int64_t rank, const VocabularySlice& slice, TensorView out) {
+  CheckLogits(logits, "RecordedPicks logits");
+  CheckRecorded(rows, "RecordedPicks");
+  CHECK_EQ(rows.tokens.rows(), logits.rows()) << "RecordedPicks rows";
+  CHECK(rank >= 0 && rank < rows.ranks) << "RecordedPicks: rank " << rank << " of " << rows.ranks;
+  CheckWords(masses, Shape{logits.rows(), 2 * rows.ranks}, "RecordedPicks masses");
+  CHECK(masses.rows() <= 1 || masses.is_dense()) << "RecordedPicks masses are strided";
+  CheckWords(out, Shape{logits.rows(), 2}, "RecordedPicks out");
+  if (logits.rows() > 0) {
+    DoRecordedPicks(logits, rows, masses, rank, slice, out);
+  }
+}
+
+void Ops::TakePicks(TensorView picks, TensorView tokens) {
+  CheckRank(picks, 2, "TakePicks picks");
+  CheckDType(picks, DType::kI32, "TakePicks picks");
+  CHECK_EQ(picks.columns() % 2, 0) << "TakePicks picks";
+  CHECK(picks.rows() <= 1 || picks.is_dense()) << "TakePicks picks are strided";
+  CheckIndices(tokens, picks.rows(), "TakePicks tokens");
+  if (picks.rows() > 0) {
+    DoTakePicks(picks, tokens);
+  }
+}
+
 void Ops::ChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
                          TensorView tokens) {
-  CheckRank(records, 2, "ChooseRecorded records");
-  CheckDType(records, DType::kI32, "ChooseRecorded records");
-  CHECK(records.rows() <= 1 || records.is_dense()) << "ChooseRecorded records are strided";
-  CHECK(ranks >= 1 && records.columns() % ranks == 0)
-      << records.columns() << " words of " << ranks << " ranks";
-  CHECK(CandidateRecord::Candidates(records.columns() / ranks) >= 1) << "ChooseRecorded records";
-  CheckSampling(sampling, records.rows(), "ChooseRecorded sampling");
-  CheckIndices(tokens, records.rows(), "ChooseRecorded tokens");
+  CheckRecorded({records, ranks, sampling, tokens}, "ChooseRecorded");
   if (records.rows() > 0) {
     DoChooseRecorded(records, ranks, sampling, valid_ids, tokens);
   }

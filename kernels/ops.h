@@ -92,6 +92,14 @@ struct DualChunks {
   RopeTable rope;            // rows 0..min(chunk_size, 2 * chunk_length - 1)
 };
 
+// What a recorded step knows of its rows of logits after ChooseRecorded.
+struct RecordedRows {
+  TensorView records;  // [n, ranks * words] int32, dense, rank by rank inside a row
+  int64_t ranks = 1;
+  TensorView sampling;  // [n, kSamplingWords] int32
+  TensorView tokens;    // [n] int32, kUndecided where the records did not suffice
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -210,6 +218,21 @@ class Ops {
   void ChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
                       TensorView tokens);
 
+  // LocalMasses of the rows that are chosen by mass: those whose token is kUndecided and whose
+  // settings bound the ids by nothing but min-p; 0 for all others. out [n, 2] int32.
+  void RecordedMasses(TensorView logits, const RecordedRows& rows, const VocabularySlice& slice,
+                      TensorView out);
+
+  // LocalPick of these rows on rank `rank`: out [n, 2] int32 is the id and the bits of its logit
+  // where its columns hold the row's part of all ranks' masses, kNoToken and 0 elsewhere. masses
+  // [n, ranks * 2] int32, dense: what the ranks got of RecordedMasses.
+  void RecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses, int64_t rank,
+                     const VocabularySlice& slice, TensorView out);
+
+  // tokens[i] = the one id among the ranks' picks of row i, where tokens[i] is kUndecided and there
+  // is one. picks [n, ranks * 2] int32, dense; tokens [n] int32.
+  void TakePicks(TensorView picks, TensorView tokens);
+
   // ids[i] = sources[i] where it is an id, else the token that slot -1 - sources[i] sampled last.
   // sources, ids [n] int32; last_tokens [slots] int32. A slot whose last token is none (below 0)
   // gives id 0.
@@ -267,6 +290,11 @@ class Ops {
                                     const VocabularySlice& slice, TensorView out) = 0;
   virtual void DoChooseRecorded(TensorView records, int64_t ranks, TensorView sampling,
                                 int64_t valid_ids, TensorView tokens) = 0;
+  virtual void DoRecordedMasses(TensorView logits, const RecordedRows& rows,
+                                const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoRecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses,
+                               int64_t rank, const VocabularySlice& slice, TensorView out) = 0;
+  virtual void DoTakePicks(TensorView picks, TensorView tokens) = 0;
   virtual void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) = 0;
   virtual void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) = 0;
   virtual void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,

@@ -10,6 +10,10 @@ CohortCudaVocabularySlice ToPlugin(const VocabularySlice& slice) {
   return {slice.first_id, slice.valid_ids};
 }
 
+CohortCudaRecordedRows ToPlugin(const RecordedRows& rows) {
+  return {ToPlugin(rows.records), rows.ranks, ToPlugin(rows.sampling), ToPlugin(rows.tokens)};
+}
+
 CohortCudaSamplingRow ToPlugin(const SamplingRow& row) {
   return {row.temperature,    row.top_p, row.top_k,   row.min_p,
           row.sequence_index, row.seed,  row.position};
@@ -104,6 +108,32 @@ void PluginOps::DoChooseRecorded(TensorView records, int64_t ranks, TensorView s
   const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
   table_->choose_recorded(device_, &plugin_records, ranks, &plugin_sampling, valid_ids,
                           &plugin_tokens);
+}
+
+void PluginOps::DoRecordedMasses(TensorView logits, const RecordedRows& rows,
+                                 const VocabularySlice& slice, TensorView out) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaRecordedRows plugin_rows = ToPlugin(rows);
+  const CohortCudaVocabularySlice plugin_slice = ToPlugin(slice);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->recorded_masses(device_, &plugin_logits, &plugin_rows, &plugin_slice, &plugin_out);
+}
+
+void PluginOps::DoRecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses,
+                                int64_t rank, const VocabularySlice& slice, TensorView out) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaRecordedRows plugin_rows = ToPlugin(rows);
+  const CohortCudaTensor plugin_masses = ToPlugin(masses);
+  const CohortCudaVocabularySlice plugin_slice = ToPlugin(slice);
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->recorded_picks(device_, &plugin_logits, &plugin_rows, &plugin_masses, rank, &plugin_slice,
+                         &plugin_out);
+}
+
+void PluginOps::DoTakePicks(TensorView picks, TensorView tokens) {
+  const CohortCudaTensor plugin_picks = ToPlugin(picks);
+  const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
+  table_->take_picks(device_, &plugin_picks, &plugin_tokens);
 }
 
 void PluginOps::DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits,

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "absl/types/span.h"
+#include "kernels/choice_rules.h"
 #include "kernels/sampling_row.h"
 
 namespace cohort {
@@ -50,7 +51,7 @@ struct CandidateRequest {
 
 // The ids of one row from which LocalMasses and LocalPick choose: those of logits from `lowest` on.
 struct MassRequest {
-  static constexpr uint64_t kOtherRank = ~uint64_t{0};
+  static constexpr uint64_t kOtherRank = kOtherRankPicks;
   int32_t row = 0;  // of the logits
   LogitEdits edits = {};
   float temperature = 1;

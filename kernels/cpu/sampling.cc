@@ -78,6 +78,62 @@ void CpuOps::DoChooseRecorded(TensorView records, int64_t ranks, TensorView samp
   }
 }
 
+namespace {
+
+// What LocalMasses needs of a row that is chosen by mass; its temperature is 0 for another row.
+MassRequest MassRequestOf(const RecordedRows& rows, int64_t row, const VocabularySlice& slice) {
+  const SamplingRow sampling = ReadSamplingRow(rows.sampling.Row<int32_t>(row));
+  MassRequest request{.row = static_cast<int32_t>(row), .temperature = 0};
+  if (rows.tokens.As<int32_t>()[row] != kUndecided || !IsByMass(sampling, slice.valid_ids)) {
+    return request;
+  }
+  const int64_t words = rows.records.columns() / rows.ranks;
+  request.temperature = sampling.temperature;
+  request.largest = LargestOfRecords(rows.records.Row<int32_t>(row), rows.ranks, words);
+  request.lowest = LowestByMinP(sampling, request.largest);
+  return request;
+}
+
+}  // namespace
+
+void CpuOps::DoRecordedMasses(TensorView logits, const RecordedRows& rows,
+                              const VocabularySlice& slice, TensorView out) {
+  threads_.ParallelFor(out.rows(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const MassRequest request = MassRequestOf(rows, row, slice);
+      if (request.temperature > 0) {
+        SumMasses(RowOf(logits, row), request, slice, ThreadScratch(), out.Row<int32_t>(row));
+      } else {
+        WriteWords(0, out.Row<int32_t>(row));
+      }
+    }
+  });
+}
+
+void CpuOps::DoRecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses,
+                             int64_t rank, const VocabularySlice& slice, TensorView out) {
+  threads_.ParallelFor(out.rows(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      MassRequest request = MassRequestOf(rows, row, slice);
+      if (request.temperature > 0) {
+        request.wanted = WantedOfRank(masses.Row<int32_t>(row), rows.ranks, rank,
+                                      ReadSamplingRow(rows.sampling.Row<int32_t>(row)));
+      }
+      PickByMass(RowOf(logits, row), request, slice, ThreadScratch(), out.Row<int32_t>(row));
+    }
+  });
+}
+
+void CpuOps::DoTakePicks(TensorView picks, TensorView tokens) {
+  for (int64_t row = 0; row < picks.rows(); ++row) {
+    int32_t& token = tokens.As<int32_t>()[row];
+    for (int64_t rank = 0; token == kUndecided && rank < picks.columns() / 2; ++rank) {
+      const int32_t pick = picks.Row<int32_t>(row)[2 * rank];
+      token = pick >= 0 ? pick : token;
+    }
+  }
+}
+
 void CpuOps::DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) {
   for (int64_t i = 0; i < ids.rows(); ++i) {
     const int32_t source = sources.As<int32_t>()[i];

@@ -291,8 +291,7 @@ void RecordedCandidates(CohortCudaDevice* device, const CohortCudaTensor* logits
   Activate(device);
   const Columns columns = ColumnsOf(*logits, slice->first_id, slice->valid_ids);
   const Rows<int32_t> settings = RowsOf<int32_t>(*sampling);
-  const unsigned blocks =
-      static_cast<unsigned>(std::max(1, (columns.valid + kBlockColumns - 1) / kBlockColumns));
+  const unsigned blocks = BlocksOf(columns);
   const int64_t rows = logits->dims[0];
   for (int64_t begin = 0; begin < rows; begin += kMaxLaunchRows) {
     const int64_t count = std::min<int64_t>(rows - begin, kMaxLaunchRows);

@@ -61,6 +61,9 @@ struct Columns {
 // Of ids below `valid_ids`, the first column being `first_id`.
 Columns ColumnsOf(const CohortCudaTensor& logits, int64_t first_id, int64_t valid_ids);
 
+// Blocks that go over all valid columns; one where there are none.
+unsigned BlocksOf(const Columns& columns);
+
 // Of one row; all zero between kernels: the last block of a row clears it.
 struct RowState {
   Word best;
@@ -110,8 +113,7 @@ class RowBatch {
   const RowRequests& requests() const { return requests_; }
   int64_t count() const { return count_; }
   int32_t most_edits() const { return most_edits_; }  // of one row; 0: none is edited
-  // Blocks that go over all valid columns; one where there are none.
-  unsigned blocks() const;
+  unsigned blocks() const { return BlocksOf(columns_); }
 
  private:
   void AddMask(const CohortCudaLogitEdits& edits, RowRequest* request);

@@ -57,6 +57,10 @@ Columns ColumnsOf(const CohortCudaTensor& logits, int64_t first_id, int64_t vali
   return {first_id, static_cast<int32_t>(valid), static_cast<int32_t>(count)};
 }
 
+unsigned BlocksOf(const Columns& columns) {
+  return static_cast<unsigned>(std::max(1, (columns.valid + kBlockColumns - 1) / kBlockColumns));
+}
+
 RowBatch::RowBatch(CohortCudaDevice* device, const Columns& columns)
     : device_(device), columns_(columns) {
   device->sampling->edits.clear();
@@ -127,10 +131,6 @@ void RowBatch::Upload() {
   if (result != cudaSuccess) {
     Stick(device_, FromCuda(result, "copy of logit edits"));
   }
-}
-
-unsigned RowBatch::blocks() const {
-  return static_cast<unsigned>(std::max(1, (columns_.valid + kBlockColumns - 1) / kBlockColumns));
 }
 
 }  // namespace cohort::cuda

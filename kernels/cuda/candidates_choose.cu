@@ -4,7 +4,7 @@
 // A block handles one row. Each candidate of each rank finds its place among all by a binary search
 // in the ranks' sorted lists; top-k, top-p and min-p then cut the merged list to a length; and the
 // one candidate at which the cumulative mass in the order of ids exceeds the wanted part writes the
-// token. A greedy row ends after a maximum over the ranks.
+// token. A greedy row ends after a maximum over the ranks. TakePicks: a thread handles one row.
 //
 // Dynamic shared memory: for all ranks' candidates their keys by rank, which their masses replace
 // once they are merged, and their keys merged.
@@ -268,7 +268,33 @@ __global__ void __launch_bounds__(kThreads)
   Pick(candidates, row, token);
 }
 
+__global__ void TakePicksKernel(const int32_t* picks, int32_t ranks, int32_t rows,
+                                int32_t* tokens) {
+  WaitForPredecessor();
+  LaunchSuccessor();
+  const int32_t row = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (row >= rows || tokens[row] != kUndecided) {
+    return;
+  }
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    const int32_t pick = picks[(row * ranks + rank) * 2];
+    if (pick >= 0) {
+      tokens[row] = pick;
+    }
+  }
+}
+
 }  // namespace
+
+void TakePicks(CohortCudaDevice* device, const CohortCudaTensor* picks,
+               const CohortCudaTensor* tokens) noexcept {
+  Activate(device);
+  const int32_t rows = static_cast<int32_t>(picks->dims[0]);
+  const unsigned blocks = static_cast<unsigned>((rows + kThreads - 1) / kThreads);
+  Launch(device, "TakePicks", {blocks, kThreads, 0, true}, TakePicksKernel,
+         static_cast<const int32_t*>(picks->data), static_cast<int32_t>(picks->dims[1] / 2), rows,
+         static_cast<int32_t*>(tokens->data));
+}
 
 void ChooseRecorded(CohortCudaDevice* device, const CohortCudaTensor* records, int64_t ranks,
                     const CohortCudaTensor* sampling, int64_t valid_ids,

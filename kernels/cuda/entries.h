@@ -135,8 +135,16 @@ void LocalMasses(CohortCudaDevice* device, const CohortCudaTensor* logits,
 void LocalPick(CohortCudaDevice* device, const CohortCudaTensor* logits,
                const CohortCudaMassRequest* requests, const CohortCudaVocabularySlice* slice,
                const CohortCudaTensor* out) noexcept;
+void RecordedMasses(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                    const CohortCudaRecordedRows* rows, const CohortCudaVocabularySlice* slice,
+                    const CohortCudaTensor* out) noexcept;
+void RecordedPicks(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                   const CohortCudaRecordedRows* rows, const CohortCudaTensor* masses, int64_t rank,
+                   const CohortCudaVocabularySlice* slice, const CohortCudaTensor* out) noexcept;
 
 // candidates_choose.cu
+void TakePicks(CohortCudaDevice* device, const CohortCudaTensor* picks,
+               const CohortCudaTensor* tokens) noexcept;
 void ChooseRecorded(CohortCudaDevice* device, const CohortCudaTensor* records, int64_t ranks,
                     const CohortCudaTensor* sampling, int64_t valid_ids,
                     const CohortCudaTensor* tokens) noexcept;

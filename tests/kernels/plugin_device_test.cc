@@ -154,6 +154,21 @@ void SetLocalSampling(CohortCudaTable* table) {
     d->Note("choose_recorded", records, sampling, tokens);
     d->number = 1000 * ranks + valid_ids;
   };
+  table->recorded_masses = [](D* d, const T* logits, const CohortCudaRecordedRows* rows,
+                              const Slice* slice, const T* out) {
+    d->Note("recorded_masses", logits, &rows->records, &rows->sampling, &rows->tokens, out);
+    d->number = rows->ranks;
+    d->slice = *slice;
+  };
+  table->recorded_picks = [](D* d, const T* logits, const CohortCudaRecordedRows* rows,
+                             const T* masses, int64_t rank, const Slice* slice, const T* out) {
+    d->Note("recorded_picks", logits, &rows->records, &rows->sampling, &rows->tokens, masses, out);
+    d->number = 1000 * rows->ranks + rank;
+    d->slice = *slice;
+  };
+  table->take_picks = [](D* d, const T* picks, const T* tokens) {
+    d->Note("take_picks", picks, tokens);
+  };
 }
 
 CohortCudaTable MakeTable() {
@@ -516,6 +531,23 @@ TEST_F(PluginDeviceTest, MassesAndRecordedVerbsArrive) {
   EXPECT_EQ(other_side_.verb, "choose_recorded");
   EXPECT_EQ(other_side_.number, 3013);
   EXPECT_THAT(Arrived(), ElementsAre(gathered.data, sampling.data, tokens.data));
+  const RecordedRows rows{gathered, 3, sampling, tokens};
+  const TensorView two = View({2, 2}, DType::kI32);
+  device_.ops().RecordedMasses(logits, rows, {.first_id = 10, .valid_ids = 12}, two);
+  EXPECT_EQ(other_side_.verb, "recorded_masses");
+  EXPECT_EQ(other_side_.number, 3);
+  EXPECT_EQ(other_side_.slice.valid_ids, 12);
+  EXPECT_THAT(Arrived(),
+              ElementsAre(logits.data, gathered.data, sampling.data, tokens.data, two.data));
+  const TensorView masses = View({2, 6}, DType::kI32);
+  device_.ops().RecordedPicks(logits, rows, masses, 2, {.first_id = 10, .valid_ids = 12}, two);
+  EXPECT_EQ(other_side_.verb, "recorded_picks");
+  EXPECT_EQ(other_side_.number, 3002);
+  EXPECT_THAT(Arrived(), ElementsAre(logits.data, gathered.data, sampling.data, tokens.data,
+                                     masses.data, two.data));
+  device_.ops().TakePicks(masses, tokens);
+  EXPECT_EQ(other_side_.verb, "take_picks");
+  EXPECT_THAT(Arrived(), ElementsAre(masses.data, tokens.data));
 }
 
 }  // namespace

@@ -253,6 +253,28 @@ TEST(SamplingTwins, RecordedCandidatesAreThoseOfTheRowsTemperature) {
   });
 }
 
+// The columns `begin` to `end` of whole rows.
+Rows Part(const Rows& whole, int64_t begin, int64_t end) {
+  Rows part{.logits = Filled(DType::kF32, Shape{whole.logits.rows(), end - begin}, 0),
+            .slice = {.first_id = begin, .valid_ids = whole.slice.valid_ids}};
+  for (int64_t row = 0; row < whole.logits.rows(); ++row) {
+    for (int64_t column = begin; column < end; ++column) {
+      part.logits.At(row, column - begin) = whole.logits.At(row, column);
+    }
+  }
+  return part;
+}
+
+// One to five ranks, some of them without columns.
+std::vector<int64_t> AnyBorders(std::mt19937_64& random, int64_t columns) {
+  std::vector<int64_t> borders{0, columns};
+  for (uint64_t cuts = random() % 5; cuts > 0; --cuts) {
+    borders.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(columns + 1)));
+  }
+  std::sort(borders.begin(), borders.end());
+  return borders;
+}
+
 // The records of all ranks of a row that is cut at `borders`, [rows, ranks * words].
 HostTensor GatheredRecords(Device& cpu, const Rows& rows, const std::vector<int64_t>& borders,
                            const HostTensor& sampling, int32_t candidates) {
@@ -261,14 +283,7 @@ HostTensor GatheredRecords(Device& cpu, const Rows& rows, const std::vector<int6
   HostTensor gathered = Filled(DType::kI32, Shape{rows.logits.rows(), ranks * words}, 0);
   for (int64_t rank = 0; rank < ranks; ++rank) {
     const int64_t begin = borders[static_cast<size_t>(rank)];
-    const int64_t columns = borders[static_cast<size_t>(rank) + 1] - begin;
-    Rows part{.logits = Filled(DType::kF32, Shape{rows.logits.rows(), columns}, 0),
-              .slice = {.first_id = begin, .valid_ids = rows.slice.valid_ids}};
-    for (int64_t row = 0; row < rows.logits.rows(); ++row) {
-      for (int64_t column = 0; column < columns; ++column) {
-        part.logits.At(row, column) = rows.logits.At(row, begin + column);
-      }
-    }
+    const Rows part = Part(rows, begin, borders[static_cast<size_t>(rank) + 1]);
     const HostTensor records = RecordedCandidates(cpu, part, sampling, candidates);
     for (int64_t row = 0; row < records.rows(); ++row) {
       for (int64_t word = 0; word < words; ++word) {
@@ -317,12 +332,7 @@ TEST(SamplingTwins, ChooseRecordedIsTheHostsChoice) {
       SCOPED_TRACE(i);
       Rows rows = AnyRows(random, 1 + i % 5);
       rows.slice.valid_ids -= rows.slice.first_id;
-      const int64_t columns = rows.logits.columns();
-      std::vector<int64_t> borders{0, columns};
-      for (uint64_t cuts = random() % 5; cuts > 0; --cuts) {
-        borders.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(columns + 1)));
-      }
-      std::sort(borders.begin(), borders.end());
+      const std::vector<int64_t> borders = AnyBorders(random, rows.logits.columns());
       const int64_t ranks = static_cast<int64_t>(borders.size()) - 1;
       const std::vector<SamplingRow> settings = AnySettings(random, rows.logits.rows());
       const int32_t candidates = OneOf(random, {1, 20, 128, 128});
@@ -347,6 +357,111 @@ std::vector<int32_t> Sample(Device& device, const Rows& rows,
   device.ops().Sample(DeviceTensor(device, rows.logits, 1).view(), settings, valid_ids,
                       tokens.view());
   return Words(tokens.Read());
+}
+
+// What follows where ChooseRecorded left rows undecided, on the ranks of a group in turn.
+class RecordedByMass {
+ public:
+  RecordedByMass(Device& device, const Rows& rows, const std::vector<int64_t>& borders,
+                 const HostTensor& gathered, const std::vector<SamplingRow>& settings,
+                 const std::vector<int32_t>& tokens)
+      : device_(device),
+        borders_(borders),
+        valid_ids_(rows.slice.valid_ids),
+        gathered_(device, gathered),
+        sampling_(device, SamplingWords(settings)),
+        tokens_(device, Indices(tokens)) {
+    for (size_t rank = 0; rank + 1 < borders.size(); ++rank) {
+      parts_.emplace_back(device, Part(rows, borders[rank], borders[rank + 1]).logits, 1);
+    }
+  }
+
+  HostTensor Masses() {
+    return OfAllRanks([&](int64_t rank, const TensorView& logits, const TensorView& out) {
+      device_.ops().RecordedMasses(logits, RowsOfStep(), SliceOf(rank), out);
+    });
+  }
+  HostTensor Picks(const HostTensor& masses) {
+    const DeviceTensor on_device(device_, masses);
+    return OfAllRanks([&](int64_t rank, const TensorView& logits, const TensorView& out) {
+      device_.ops().RecordedPicks(logits, RowsOfStep(), on_device.view(), rank, SliceOf(rank), out);
+    });
+  }
+  std::vector<int32_t> Tokens(const HostTensor& picks) {
+    device_.ops().TakePicks(DeviceTensor(device_, picks).view(), tokens_.view());
+    return Words(tokens_.Read());
+  }
+
+ private:
+  int64_t ranks() const { return static_cast<int64_t>(parts_.size()); }
+  VocabularySlice SliceOf(int64_t rank) const {
+    return {.first_id = borders_[static_cast<size_t>(rank)], .valid_ids = valid_ids_};
+  }
+  RecordedRows RowsOfStep() const {
+    return {gathered_.view(), ranks(), sampling_.view(), tokens_.view()};
+  }
+  template <class Verb>
+  HostTensor OfAllRanks(Verb verb) {
+    const int64_t rows = tokens_.view().rows();
+    HostTensor all = Filled(DType::kI32, Shape{rows, 2 * ranks()}, 0);
+    for (int64_t rank = 0; rank < ranks(); ++rank) {
+      const DeviceTensor out(device_, Poison(DType::kI32, Shape{rows, 2}), 1);
+      verb(rank, parts_[static_cast<size_t>(rank)].view(), out.view());
+      const HostTensor words = out.Read();
+      for (int64_t row = 0; row < rows; ++row) {
+        all.At(row, 2 * rank) = words.At(row, 0);
+        all.At(row, 2 * rank + 1) = words.At(row, 1);
+      }
+    }
+    return all;
+  }
+
+  Device& device_;
+  const std::vector<int64_t>& borders_;
+  int64_t valid_ids_;
+  DeviceTensor gathered_;
+  DeviceTensor sampling_;
+  DeviceTensor tokens_;
+  std::vector<DeviceTensor> parts_;
+};
+
+TEST(SamplingTwins, RowsByMassGetTheTokenOfTheWholeRow) {
+  const std::unique_ptr<Device> cpu = Cpu();
+  OnEachDevice([&](Device& device) {
+    std::mt19937_64 random(28);
+    int by_mass = 0;
+    for (int i = 0; i < 60; ++i) {
+      SCOPED_TRACE(i);
+      Rows rows = AnyRows(random, i == 9 ? 33 : 1 + i % 4);
+      rows.slice.valid_ids -= rows.slice.first_id;
+      const std::vector<int64_t> borders = AnyBorders(random, rows.logits.columns());
+      const int64_t ranks = static_cast<int64_t>(borders.size()) - 1;
+      std::vector<SamplingRow> settings = AnySettings(random, rows.logits.rows());
+      for (size_t row = 0; row < settings.size(); row += 2) {
+        settings[row].top_k = 0;
+        settings[row].top_p = 1;
+      }
+      const HostTensor gathered =
+          GatheredRecords(*cpu, rows, borders, SamplingWords(settings), OneOf(random, {1, 128}));
+      const std::vector<int32_t> chosen =
+          ChooseRecorded(*cpu, gathered, ranks, settings, rows.slice.valid_ids);
+      RecordedByMass step(device, rows, borders, gathered, settings, chosen);
+      RecordedByMass expected(*cpu, rows, borders, gathered, settings, chosen);
+      const HostTensor masses = step.Masses();
+      ASSERT_EQ(masses.values, expected.Masses().values);
+      const HostTensor picks = step.Picks(masses);
+      ASSERT_EQ(picks.values, expected.Picks(masses).values);
+      const std::vector<int32_t> tokens = step.Tokens(picks);
+      const std::vector<int32_t> whole = Sample(*cpu, rows, settings, rows.slice.valid_ids);
+      for (size_t row = 0; row < settings.size(); ++row) {
+        const bool is_by_mass =
+            chosen[row] == kUndecided && IsByMass(settings[row], rows.slice.valid_ids);
+        ASSERT_EQ(tokens[row], is_by_mass ? whole[row] : chosen[row]) << row;
+        by_mass += is_by_mass ? 1 : 0;
+      }
+    }
+    EXPECT_GT(by_mass, 30);
+  });
 }
 
 TEST(SamplingTwins, Sample) {
