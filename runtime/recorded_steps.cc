@@ -8,6 +8,7 @@
 #include "absl/memory/memory.h"
 #include "absl/time/clock.h"
 #include "kernels/candidates.h"
+#include "kernels/choice_rules.h"
 
 namespace cohort {
 namespace {
@@ -56,8 +57,10 @@ RecordedSteps::Layout RecordedSteps::LayoutFor(int64_t rows, const RecordedSteps
 int64_t RecordedSteps::WorkspaceBytes(const ShardPlan& plan, const RecordedStepsOptions& options) {
   const int64_t rows = std::min(options.max_rows, kMaxRecordedRows);
   const int64_t ranks = RankCount(plan);
-  return SizeOf(DType::kI32) * (LayoutFor(rows, options).words + (rows + 1) + options.slots +
-                                2 * rows + RecordWords(rows) * (1 + (ranks > 1 ? ranks : 0)));
+  const int64_t gathered = ranks > 1 ? ranks : 0;
+  return SizeOf(DType::kI32) *
+         (LayoutFor(rows, options).words + (rows + 1) + options.slots + 2 * rows +
+          RecordWords(rows) * (1 + gathered) + 2 * Qwen2::kMaxLogitRows * (2 + gathered));
 }
 
 absl::StatusOr<std::unique_ptr<RecordedSteps>> RecordedSteps::Create(
@@ -78,7 +81,10 @@ absl::Status RecordedSteps::Allocate(const ShardPlan& plan) {
   ASSIGN_OR_RETURN(records_, words(RecordWords(rows)));
   if (ranks_ > 1) {
     ASSIGN_OR_RETURN(gathered_, words(RecordWords(rows) * ranks_));
+    ASSIGN_OR_RETURN(all_masses_, words(2 * Qwen2::kMaxLogitRows * ranks_));
   }
+  ASSIGN_OR_RETURN(masses_, device_.Allocate({Qwen2::kMaxLogitRows, 2}, DType::kI32));
+  ASSIGN_OR_RETURN(picks_, device_.Allocate({Qwen2::kMaxLogitRows, 2}, DType::kI32));
   for (Turn& turn : turns_) {
     RETURN_IF_ERROR(AllocateTurn(turn, ExpertHits(plan)));
   }
@@ -148,33 +154,72 @@ StepRows RecordedSteps::RowsOf(int64_t size) const {
 }
 
 void RecordedSteps::Compute(const Key& key, const Group& group) {
-  const auto [size, candidates] = key;
-  const Layout layout = LayoutFor(size, options_);
+  const Layout layout = LayoutFor(key.rows, options_);
   Ops& ops = device_.ops();
-  const TensorView sampling = Part(layout.sampling, DType::kI32, {size, kSamplingWords});
-  ops.SelectIds(Part(layout.sources, DType::kI32, {size}), last_tokens_.view(),
-                ids_.view().Rows(0, size));
-  group.model.Forward(RowsOf(size), group.kv, group.tp, group.data);
+  ops.SelectIds(Part(layout.sources, DType::kI32, {key.rows}), last_tokens_.view(),
+                ids_.view().Rows(0, key.rows));
+  group.model.Forward(RowsOf(key.rows), group.kv, group.tp, group.data);
 
-  const int64_t words = CandidateRecord::Words(candidates);
-  const TensorView records(records_.view().data, DType::kI32, {size, words});
-  for (int64_t begin = 0; begin < size; begin += Qwen2::kMaxLogitRows) {
-    const int64_t count = std::min(Qwen2::kMaxLogitRows, size - begin);
-    ops.RecordedCandidates(group.model.LocalLogits(begin, count), sampling.Rows(begin, count),
-                           candidates, slice_, records.Rows(begin, count));
+  // What is chosen by mass is read twice, so the logits of its rows must still be there.
+  const int64_t step = key.by_mass ? Qwen2::kMaxLogitRows : key.rows;
+  for (int64_t begin = 0; begin < key.rows; begin += step) {
+    Choose(begin, std::min(step, key.rows - begin), key, group);
   }
-  TensorView all = records;
-  if (ranks_ > 1) {
-    std::vector<Range> parts;
-    for (int64_t rank = 0; rank < ranks_; ++rank) {
-      parts.push_back({rank * words, (rank + 1) * words});
-    }
-    all = TensorView(gathered_.view().data, DType::kI32, {size, ranks_ * words});
-    group.tp.AllGather(records, parts, all);
+  ops.StoreTokens(tokens_.view().Rows(0, key.rows), Part(layout.slots, DType::kI32, {key.rows}),
+                  last_tokens_.view());
+}
+
+void RecordedSteps::Choose(int64_t begin, int64_t count, const Key& key, const Group& group) {
+  Ops& ops = device_.ops();
+  const int64_t words = CandidateRecord::Words(key.candidates);
+  const TensorView sampling =
+      Part(LayoutFor(key.rows, options_).sampling, DType::kI32, {key.rows, kSamplingWords})
+          .Rows(begin, count);
+  const TensorView records(records_.view().data, DType::kI32, {count, words});
+  TensorView logits;
+  for (int64_t row = 0; row < count; row += Qwen2::kMaxLogitRows) {
+    const int64_t some = std::min(Qwen2::kMaxLogitRows, count - row);
+    logits = group.model.LocalLogits(begin + row, some);
+    ops.RecordedCandidates(logits, sampling.Rows(row, some), key.candidates, slice_,
+                           records.Rows(row, some));
   }
-  const TensorView tokens = tokens_.view().Rows(0, size);
-  ops.ChooseRecorded(all, ranks_, sampling, options_.valid_ids, tokens);
-  ops.StoreTokens(tokens, Part(layout.slots, DType::kI32, {size}), last_tokens_.view());
+  const RecordedRows rows = {.records = Gather(records, gathered_, group.tp),
+                             .ranks = ranks_,
+                             .sampling = sampling,
+                             .tokens = tokens_.view().Rows(begin, count)};
+  ops.ChooseRecorded(rows.records, ranks_, sampling, options_.valid_ids, rows.tokens);
+  if (key.by_mass) {
+    ChooseByMass(logits, rows, group.tp);
+  }
+}
+
+void RecordedSteps::ChooseByMass(const TensorView& logits, const RecordedRows& rows,
+                                 Communicator& tp) {
+  Ops& ops = device_.ops();
+  const TensorView masses = masses_.view().Rows(0, logits.rows());
+  ops.RecordedMasses(logits, rows, slice_, masses);
+  const TensorView picks = picks_.view().Rows(0, logits.rows());
+  ops.RecordedPicks(logits, rows, Gather(masses, all_masses_, tp), tp.rank(), slice_, picks);
+  ops.TakePicks(Gather(picks, all_masses_, tp), rows.tokens);
+}
+
+bool RecordedSteps::IsChosenByMass(const SamplingRow& row) const {
+  return row.temperature > 0 && IsByMass(row, options_.valid_ids);
+}
+
+TensorView RecordedSteps::Gather(const TensorView& local, const Tensor& gathered,
+                                 Communicator& tp) const {
+  if (ranks_ == 1) {
+    return local;
+  }
+  const int64_t words = local.columns();
+  std::vector<Range> parts;
+  for (int64_t rank = 0; rank < ranks_; ++rank) {
+    parts.push_back({rank * words, (rank + 1) * words});
+  }
+  const TensorView all(gathered.view().data, DType::kI32, {local.rows(), ranks_ * words});
+  tp.AllGather(local, parts, all);
+  return all;
 }
 
 // The plain run before the recording also makes libraries choose and load what they need, which
@@ -202,7 +247,10 @@ absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, int32_t 
   Pack(rows, size, turn.upload.view().As<int32_t>());
   device_.EnqueueCopyFromHost(turn.upload.view().data,
                               upload_.view().Rows(0, LayoutFor(size, options_).words));
-  RETURN_IF_ERROR(Run({size, CandidateBucketFor(candidates)}, group));
+  const bool by_mass = std::any_of(rows.begin(), rows.end(), [this](const RecordedRow& row) {
+    return IsChosenByMass(row.sampling);
+  });
+  RETURN_IF_ERROR(Run({size, CandidateBucketFor(candidates), by_mass}, group));
   turn.rows = static_cast<int64_t>(rows.size());
   device_.EnqueueCopyToHost(tokens_.view().Rows(0, turn.rows), turn.tokens.view().data);
   if (turn.expert_hits.view().rows() > 0) {

@@ -6,10 +6,10 @@
 #ifndef COHORT_RUNTIME_RECORDED_STEPS_H_
 #define COHORT_RUNTIME_RECORDED_STEPS_H_
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -69,9 +69,9 @@ class RecordedSteps {
   int64_t max_rows() const { return buckets_.max_rows(); }
   size_t under_way() const { return under_way_; }
 
-  // 1 to max_rows() rows, none with more than `candidates` to choose from; fewer than kMaxUnderWay
-  // steps are under way. The first step of a size is computed as plain work, the second is
-  // recorded.
+  // 1 to max_rows() rows, each of which `candidates` suffice to choose from; fewer than
+  // kMaxUnderWay steps are under way. The first step of a size is computed as plain work, the
+  // second is recorded.
   absl::Status Enqueue(absl::Span<const RecordedRow> rows, int32_t candidates, const Group& group);
 
   // Whether the oldest step under way is done.
@@ -97,7 +97,13 @@ class RecordedSteps {
     int64_t rows = 0;
     absl::Status status;  // of a wait that ended with an error before Collect()
   };
-  using Key = std::pair<int64_t, int32_t>;  // rows, candidates
+  // Recordings are alike in these.
+  struct Key {
+    int64_t rows = 0;
+    int32_t candidates = 0;
+    bool by_mass = false;  // some rows may be chosen by mass
+    auto operator<=>(const Key&) const = default;
+  };
   struct Recorded {
     bool has_run = false;
     std::unique_ptr<Recording> recording;
@@ -110,6 +116,13 @@ class RecordedSteps {
   void Pack(absl::Span<const RecordedRow> rows, int64_t size, int32_t* words) const;
   absl::Status Run(const Key& key, const Group& group);
   void Compute(const Key& key, const Group& group);
+  // The tokens of the rows begin to begin + count.
+  void Choose(int64_t begin, int64_t count, const Key& key, const Group& group);
+  // Of at most Qwen2::kMaxLogitRows rows, whose logits these are.
+  void ChooseByMass(const TensorView& logits, const RecordedRows& rows, Communicator& tp);
+  bool IsChosenByMass(const SamplingRow& row) const;
+  // The words of all ranks, in the memory of `gathered`; `local` itself where there is one rank.
+  TensorView Gather(const TensorView& local, const Tensor& gathered, Communicator& tp) const;
   StepRows RowsOf(int64_t size) const;
   TensorView Part(int64_t offset, DType dtype, Shape shape) const;
   absl::Status WaitFor(Turn& turn, const Group& group) const;
@@ -128,6 +141,9 @@ class RecordedSteps {
   Tensor tokens_;       // [max rows] int32
   Tensor records_;      // [max rows * words of a record] int32
   Tensor gathered_;     // [max rows * ranks * words of a record] int32, none with one rank
+  Tensor masses_;       // [Qwen2::kMaxLogitRows, 2] int32
+  Tensor picks_;        // likewise
+  Tensor all_masses_;   // [Qwen2::kMaxLogitRows, 2 * ranks] int32, then the picks
 
   std::map<Key, Recorded> recorded_;
   Turn turns_[kMaxUnderWay];

@@ -38,9 +38,10 @@ int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_
   if (sampling.temperature == 0) {
     return 1;
   }
-  const bool is_bounded =
-      sampling.top_k >= 1 && sampling.top_k <= kMaxCandidates && sampling.top_k < valid_ids;
-  return is_bounded ? sampling.top_k : 0;
+  if (sampling.top_k < 1 || sampling.top_k >= valid_ids) {
+    return sampling.top_p == 1 ? 1 : 0;  // by mass, relative to the largest logit
+  }
+  return sampling.top_k <= kMaxCandidates ? sampling.top_k : 0;
 }
 
 int32_t CandidateBucketFor(int32_t candidates) {

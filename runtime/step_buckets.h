@@ -28,8 +28,8 @@ class StepBuckets {
 };
 
 // How many candidates of each rank tell a recorded step's choice under `sampling`; 0 where a
-// recorded step cannot choose: log-probabilities, logits that are edited, an unbounded number of
-// ids to choose from.
+// recorded step cannot choose: log-probabilities, logits that are edited, a top-p among all ids.
+// Where no filter but min-p is set one tells the largest logit, relative to which the masses are.
 int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids);
 
 // Recordings are of 1, 32 or 128 candidates: the smallest that holds `candidates`.

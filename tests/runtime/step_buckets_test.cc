@@ -31,14 +31,16 @@ TEST(RecordedCandidatesFor, WhatRecordsTell) {
   EXPECT_EQ(RecordedCandidatesFor({.top_p = 0.5f, .top_k = 7}, kIds), 1);
   EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_p = 0.5f, .top_k = 7}, kIds), 7);
   EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 128, .min_p = 0.1f}, 1000), 128);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1}, kIds), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .min_p = 0.1f}, kIds), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 100}, kIds), 1);
 }
 
 TEST(RecordedCandidatesFor, WhatTheyDoNotTell) {
-  constexpr int64_t kIds = 100;
+  constexpr int64_t kIds = 1000;
   for (const SamplingParameters& sampling :
-       std::vector<SamplingParameters>{{.temperature = 1},
-                                       {.temperature = 1, .top_p = 0.5f},
-                                       {.temperature = 1, .top_k = 100},
+       std::vector<SamplingParameters>{{.temperature = 1, .top_p = 0.5f},
+                                       {.temperature = 1, .top_p = 0.5f, .top_k = 1000},
                                        {.temperature = 1, .top_k = 129},
                                        {.repetition_penalty = 1.5f},
                                        {.presence_penalty = 1},

@@ -11,6 +11,8 @@ namespace {
 
 constexpr TinyShape kShape = {.hidden = 40, .heads = 5, .kv_heads = 1, .vocabulary = 50};
 const SamplingParameters kWarm = {.temperature = 2.0f, .top_p = 0.95f, .top_k = 40, .seed = 9};
+// All ids but the rarest, by their masses.
+const SamplingParameters kFlat = {.temperature = 1.5f, .min_p = 0.001f, .seed = 4};
 
 // Blocks of four tokens; steps are of 1, 2, 4, 8 or 9 rows.
 WorkerOptions TinyOptions(int tp = 1) {
@@ -110,9 +112,12 @@ class Decoding {
   std::vector<std::vector<int32_t>> tokens_;  // per slot
 };
 
-// Greedy ones among such with a few ids to choose from.
+// Greedy ones among such with a few ids to choose from, the fifth with all of them.
 std::vector<SamplingParameters> Mixed(size_t sequences) {
   std::vector<SamplingParameters> sampling(sequences);
+  if (sequences > 4) {
+    sampling[4] = kFlat;
+  }
   for (size_t i = 1; i < sequences; i += 2) {
     sampling[i] = kWarm;
     sampling[i].top_k = static_cast<int32_t>(3 + 4 * i);
@@ -190,7 +195,7 @@ TEST(WorkerRecorded, NoMoreThanTwoStepsAreUnderWay) {
 
 TEST(WorkerRecorded, WhatRecordsDoNotTellRunsAtOnce) {
   const SamplingParameters kinds[] = {
-      {.temperature = 1}, {.repetition_penalty = 1.3f}, {.logprobs = 2}};
+      {.temperature = 1, .top_p = 0.5f}, {.repetition_penalty = 1.3f}, {.logprobs = 2}};
   for (const SamplingParameters& sampling : kinds) {
     const auto worker = MakeWorker(/*records_steps=*/true);
     Decoding decoding(*worker);
@@ -243,7 +248,7 @@ TEST(WorkerRecorded, EveryDegreeGivesTheSame) {
   const std::vector<int32_t> prompt = {5, 1, 17, 33, 8, 2, 40};
   const auto plain = WorkerRanks::Create(TinyConfig(kShape), TinyOptions());
   ASSERT_TRUE(plain.ok()) << plain.status();
-  for (const SamplingParameters& sampling : {SamplingParameters{}, kWarm}) {
+  for (const SamplingParameters& sampling : {SamplingParameters{}, kWarm, kFlat}) {
     const std::vector<int32_t> expected = (*plain)->Generate(prompt, 9, 24, sampling);
     for (const int tp : {1, 2, 5}) {
       const auto ranks =
