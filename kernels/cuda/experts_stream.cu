@@ -44,7 +44,7 @@ int64_t UnitsOf(int features, int unit_features) {
 struct Schedule {
   int units;   // of a tile
   int rounds;  // of a unit
-  int64_t work;
+  int work;    // units of all tiles
 };
 
 // The input where this thread's first pack of a round begins; the second lies 32 further.
@@ -64,7 +64,7 @@ class WeightStream {
         schedule_(schedule),
         ring_(reinterpret_cast<uint4*>(DynamicShared()) +
               threadIdx.x / 32 * (kStages * kPacks * 32) + threadIdx.x % 32),
-        work_(blockIdx.x) {
+        work_(static_cast<int>(blockIdx.x)) {
     FindRows();
   }
 
@@ -82,7 +82,7 @@ class WeightStream {
       }
       if (++round_ == schedule_.rounds) {
         round_ = 0;
-        work_ += gridDim.x;
+        work_ += static_cast<int>(gridDim.x);
         FindRows();
       }
     }
@@ -106,7 +106,7 @@ class WeightStream {
       return;
     }
     const int32_t expert = tiles_[work_ / schedule_.units].expert;
-    const int unit = static_cast<int>(work_ % schedule_.units);
+    const int unit = work_ % schedule_.units;
     const int row = static_cast<int>(threadIdx.x) % 32 / 4;
     const int low = unit * kUnitFeatures<kGated> + FeatureOfRow<kGated>(row);
     const int high = unit * kUnitFeatures<kGated> + FeatureOfRow<kGated>(row + 8);
@@ -120,7 +120,7 @@ class WeightStream {
   const ExpertTile* tiles_;
   const Schedule& schedule_;
   uint4* ring_;
-  int64_t work_;
+  int work_;
   int round_ = 0;
   int fetched_ = 0;  // stages of the ring
   int taken_ = 0;
@@ -244,19 +244,20 @@ __global__ __launch_bounds__(kThreads, kResidentBlocks) void StreamExpertsKernel
   LaunchSuccessor();
   const int units = (product.features + kUnitFeatures<kGated> - 1) / kUnitFeatures<kGated>;
   const int rounds = (product.inputs + kStepInputs * kWarps - 1) / (kStepInputs * kWarps);
-  const Schedule schedule = {units, rounds, int64_t{*lists.tile_count} * units};
+  const Schedule schedule = {units, rounds, *lists.tile_count * units};
   WeightStream<kGated> weights(product, lists.tiles, schedule);
   for (int i = 0; i < kStages - 1; ++i) {
     weights.Fetch();
   }
-  for (int64_t work = blockIdx.x; work < schedule.work; work += gridDim.x) {
+  const int blocks = static_cast<int>(gridDim.x);
+  for (int work = static_cast<int>(blockIdx.x); work < schedule.work; work += blocks) {
     const ExpertTile tile = lists.tiles[work / units];
     float sums[kGroups][4];
     MultiplyUnit<kGated, kGroups>(product, tile, rounds, weights, sums);
     __syncthreads();  // the sums of the unit before have been read
     ShareSums<kGroups>(sums, tile.pairs);
     __syncthreads();
-    StoreUnit<kGated, kGroups>(product, tile, static_cast<int>(work % units));
+    StoreUnit<kGated, kGroups>(product, tile, work % units);
   }
 }
 

@@ -197,10 +197,10 @@ __global__ __launch_bounds__(kThreads, kResidentBlocks) void TileExpertsKernel(
     ExpertProduct<BFloat16> product, ExpertLists lists) {
   constexpr int kFeatures = kTileFeatures<kGated>;
   const int stretches = (product.features + kFeatures - 1) / kFeatures;
-  const int64_t work = int64_t{*lists.tile_count} * stretches;
-  for (int64_t i = blockIdx.x; i < work; i += gridDim.x) {
-    MultiplyTile<kGated, kTileRows>(product, lists.tiles[i / stretches],
-                                    static_cast<int>(i % stretches) * kFeatures);
+  const int work = *lists.tile_count * stretches;
+  const int blocks = static_cast<int>(gridDim.x);
+  for (int i = static_cast<int>(blockIdx.x); i < work; i += blocks) {
+    MultiplyTile<kGated, kTileRows>(product, lists.tiles[i / stretches], i % stretches * kFeatures);
   }
 }
 

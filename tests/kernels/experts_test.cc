@@ -357,6 +357,21 @@ TEST(RoutedFfn, RowsDoNotDependOnTheBatch) {
   });
 }
 
+// So many products that a GPU sums them in pieces of the columns, and in larger tiles.
+TEST(RoutedFfn, RowsDoNotDependOnALargeBatch) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(11);
+    const Experts experts{.first = 0, .count = 8, .all = 8, .chosen = 8};
+    Problem problem = MakeProblem(random, DType::kBF16, 300, 3584, 8, Kind::kRandom, experts);
+    const HostTensor whole = RoutedFfn(device, problem);
+    constexpr int64_t kRows = 70;
+    problem.x = RowsOf(problem.x, 0, kRows);
+    problem.routing = {RowsOf(problem.routing.ids, 0, kRows),
+                       RowsOf(problem.routing.weights, 0, kRows)};
+    ExpectSame(RoutedFfn(device, problem), RowsOf(whole, 0, kRows));
+  });
+}
+
 // A rank without experts, or without columns of them, adds nothing.
 TEST(RoutedFfn, EmptyShardsGiveZeros) {
   OnEachDevice([](Device& device) {
