@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from conftest import BINARY, Server, process_is_alive, wait_until
+from second_node_test import PATIENT, free_port, node
 
 EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
 IDS = ("--token-ids", "300,17,42,5,99,256,411,3", "--max-tokens", "6", "--ignore-eos")
@@ -48,6 +49,17 @@ def test_three_ranks_share_a_gpu(tiny, expected):
         ranks = server.status()["ranks"]
         assert all(rank["device"].startswith("cuda:0 ") for rank in ranks)
         assert ranks[1]["transport"] == "the same GPU (NET/Socket) to rank 0, 2"
+
+
+def test_the_id_of_a_group_travels_between_nodes(tiny, expected, tmp_path):
+    port = free_port()
+    with node(tmp_path, "b", port, binary=str(EMULATED)):
+        with serve(tiny, 1, "--tp", "2", "--allow-shared-gpu", "--agents", "2", "--cluster-listen",
+                   f"127.0.0.1:{port}", *PATIENT) as server:
+            assert server.tokens(*IDS) == expected
+            ranks = server.status()["ranks"]
+            assert [rank["agent"] for rank in ranks] == ["local", "b"]
+            assert ranks[1]["transport"] == "the same GPU (NET/Socket) to rank 0"
 
 
 def test_groups_of_one_rank_join_nobody(tiny, expected):

@@ -33,11 +33,11 @@ def free_port():
 class Node:
     """`cohort node`; its log goes to a file, which may be read at any time."""
 
-    def __init__(self, log, port, *flags, prefix=(), host="127.0.0.1", environment=None):
+    def __init__(self, log, port, *flags, prefix=(), host="127.0.0.1", environment=None, binary=BINARY):
         self.log = log
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                [*prefix, BINARY, "node", "--join", f"{host}:{port}", *flags], stdout=file, stderr=file,
+                [*prefix, binary, "node", "--join", f"{host}:{port}", *flags], stdout=file, stderr=file,
                 env={**os.environ, **(environment or {})})
 
     def text(self):
