@@ -91,6 +91,15 @@ typedef struct CohortCudaDualChunks {
   CohortCudaRope rope;
 } CohortCudaDualChunks;
 
+typedef struct CohortCudaRandomFill {
+  uint64_t key;
+  int64_t stored_columns;
+  int64_t first_row;
+  int64_t first_column;
+  float center;
+  float width;
+} CohortCudaRandomFill;
+
 typedef struct CohortCudaRouting {
   CohortCudaTensor ids;
   CohortCudaTensor weights;
@@ -320,6 +329,8 @@ typedef struct CohortCudaTable {
                                   int64_t count, const char* path, CohortCudaTuning* tuning);
   void (*silu_multiply)(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
                         const CohortCudaTensor* out);
+  void (*fill_random)(CohortCudaDevice* device, const CohortCudaRandomFill* fill,
+                      const CohortCudaTensor* out);
   void (*gather_rows)(CohortCudaDevice* device, const CohortCudaTensor* x,
                       const CohortCudaTensor* rows, const CohortCudaTensor* out);
   void (*route_top_k)(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,

@@ -353,6 +353,18 @@ void Ops::AddGated(TensorView x, TensorView gate, TensorView out) {
   }
 }
 
+void Ops::FillRandom(const RandomFill& fill, TensorView out) {
+  CheckRank(out, 2, "FillRandom out");
+  CheckActivation(out, "FillRandom out");
+  CHECK(fill.first_row >= 0 && fill.first_column >= 0 &&
+        fill.first_column + out.columns() <= fill.stored_columns)
+      << "FillRandom of columns from " << fill.first_column << " on";
+  CHECK(fill.width == 0 || fill.center == 0) << "FillRandom center " << fill.center;
+  if (out.rows() > 0 && out.columns() > 0) {
+    DoFillRandom(fill, out);
+  }
+}
+
 void Ops::GatherRows(TensorView x, TensorView rows, TensorView out) {
   CheckRank(x, 2, "GatherRows x");
   CheckRank(out, 2, "GatherRows out");

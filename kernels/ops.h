@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "kernels/random_fill.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
@@ -182,6 +183,10 @@ class Ops {
   // be strided.
   void AddGated(TensorView x, TensorView gate, TensorView out);
 
+  // out[r, c] = round(RandomFillAt(fill, r, c)). out [rows, columns] act, in device memory or in
+  // the host memory of the device.
+  void FillRandom(const RandomFill& fill, TensorView out);
+
   // out[i] = x[rows[i]]. rows [n] int32 in device memory; x [tokens, columns]; out [n, columns] of
   // x's dtype.
   void GatherRows(TensorView x, TensorView rows, TensorView out);
@@ -279,6 +284,7 @@ class Ops {
                            const ExpertScratch& scratch, TensorView out) = 0;
   virtual void DoCountIds(TensorView ids, TensorView counts) = 0;
   virtual void DoAddGated(TensorView x, TensorView gate, TensorView out) = 0;
+  virtual void DoFillRandom(const RandomFill& fill, TensorView out) = 0;
   virtual void DoGatherRows(TensorView x, TensorView rows, TensorView out) = 0;
   virtual void DoLocalCandidates(TensorView logits, absl::Span<const CandidateRequest> requests,
                                  const VocabularySlice& slice, TensorView out) = 0;

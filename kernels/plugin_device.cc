@@ -1,6 +1,7 @@
 #include "kernels/plugin_device.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "kernels/plugin_library.h"
@@ -88,6 +89,18 @@ absl::StatusOr<int> PluginDeviceCount() {
   int32_t count = 0;
   RETURN_IF_ERROR(FromPlugin(table->device_count(&count)));
   return count;
+}
+
+absl::StatusOr<int64_t> PluginDeviceMemory() {
+  ASSIGN_OR_RETURN(const CohortCudaTable* table, LoadUsablePlugin());
+  ASSIGN_OR_RETURN(const int count, PluginDeviceCount());
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int index = 0; index < count; ++index) {
+    CohortCudaProperties properties{};
+    RETURN_IF_ERROR(FromPlugin(table->device_properties(index, &properties)));
+    least = std::min(least, static_cast<int64_t>(properties.memory_bytes));
+  }
+  return least;
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options) {

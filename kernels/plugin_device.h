@@ -20,6 +20,9 @@ absl::Status PluginAvailable();
 // How many devices this host shows. Fails as PluginAvailable() does.
 absl::StatusOr<int> PluginDeviceCount();
 
+// Bytes of the device of this host that has least, as the driver reports them; takes nothing of it.
+absl::StatusOr<int64_t> PluginDeviceMemory();
+
 // The device with ordinal `options.index`. Fails as PluginAvailable() does, and with
 // INVALID_ARGUMENT for an index outside the devices present.
 absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& options);

@@ -66,6 +66,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(project_gate_up),
     COHORT_ENTRY(tune_mat_mul),
     COHORT_ENTRY(silu_multiply),
+    COHORT_ENTRY(fill_random),
     COHORT_ENTRY(gather_rows),
     COHORT_ENTRY(route_top_k),
     COHORT_ENTRY(routed_ffn),

@@ -190,6 +190,13 @@ void PluginOps::DoStoreTokens(TensorView tokens, TensorView slots, TensorView la
   table_->store_tokens(device_, &plugin_tokens, &plugin_slots, &plugin_last_tokens);
 }
 
+void PluginOps::DoFillRandom(const RandomFill& fill, TensorView out) {
+  const CohortCudaRandomFill plugin_fill = {fill.key,          fill.stored_columns, fill.first_row,
+                                            fill.first_column, fill.center,         fill.width};
+  const CohortCudaTensor plugin_out = ToPlugin(out);
+  table_->fill_random(device_, &plugin_fill, &plugin_out);
+}
+
 void PluginOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {
   const CohortCudaTensor plugin_x = ToPlugin(x);
   const CohortCudaTensor plugin_rows = ToPlugin(rows);

@@ -42,6 +42,7 @@ class PluginOps : public Ops {
                    const ExpertScratch& scratch, TensorView out) override;
   void DoCountIds(TensorView ids, TensorView counts) override;
   void DoAddGated(TensorView x, TensorView gate, TensorView out) override;
+  void DoFillRandom(const RandomFill& fill, TensorView out) override;
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
   void DoRecordedCandidates(TensorView logits, TensorView sampling, int32_t candidates,
                             const VocabularySlice& slice, TensorView out) override;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "parallel/weight_parts.h"
 #include "runtime/worker_batch.h"
 #include "runtime/worker_chooser.h"
 #include "runtime/worker_setup.h"
@@ -41,8 +42,8 @@ int64_t RecordedBytes(const ModelConfig& config, const ShardPlan& plan,
 
 }  // namespace
 
-bool RecordsSteps(const ModelConfig& config, const WorkerOptions& options, const Device& device) {
-  return device.records_steps() && (options.parallelism.dp == 1 || config.experts == 0);
+bool MayRecordSteps(const ModelConfig& config, const Parallelism& parallelism) {
+  return parallelism.dp == 1 || config.experts == 0;
 }
 
 RecordedStepsOptions RecordedOptionsOf(const ModelConfig& config, const WorkerOptions& options) {
@@ -69,7 +70,8 @@ Qwen2Options ModelOptionsOf(const WorkerOptions& options) {
 
 WorkerMemory LedgerOf(const ModelConfig& config, const ShardPlan& plan,
                       const WorkerOptions& options) {
-  return {.weights = plan.weight_bytes(),
+  const int64_t on_host = options.host_embedding ? WeightPartsOf(plan).embedding : 0;
+  return {.weights = plan.weight_bytes() - on_host,
           .kv = KvBytes(plan, options),
           .workspace = Qwen2::WorkspaceBytes(config, plan, ModelOptionsOf(options)) +
                        WorkerChooser::WorkspaceBytes(plan) + BatchBytes(options) +

@@ -14,14 +14,16 @@ namespace cohort {
 
 Qwen2Options ModelOptionsOf(const WorkerOptions& options);
 
-// Whether a worker records its decode steps. Not where groups exchange rows for their experts: all
-// of them make the same collectives, and one group's step may be of another kind than another's.
-bool RecordsSteps(const ModelConfig& config, const WorkerOptions& options, const Device& device);
+// Whether workers record their decode steps, on devices that do. Not where groups exchange rows for
+// their experts: all of them make the same collectives, and one group's step may be of another kind
+// than another's.
+bool MayRecordSteps(const ModelConfig& config, const Parallelism& parallelism);
 RecordedStepsOptions RecordedOptionsOf(const ModelConfig& config, const WorkerOptions& options);
 // Blocks of KV memory with the one that recorded steps scribble on.
 int64_t KvBlocksOf(const WorkerOptions& options);
 
-// Of the rank that `plan` is of. KV bytes that overflow are a number that fits no machine.
+// Of the rank that `plan` is of. On the device: not an embedding in
+// the host's memory. KV bytes that overflow are a number that fits no machine.
 WorkerMemory LedgerOf(const ModelConfig& config, const ShardPlan& plan,
                       const WorkerOptions& options);
 

@@ -93,6 +93,7 @@ void LayoutPlanner::AddRanks() {
   options.max_running = request_.max_running;
   options.block_size = request_.block_size;
   options.max_model_len = request_.context.value_or(request_.config.max_positions);
+  options.records_steps = !hardware_.is_shared && MayRecordSteps(request_.config, parallelism_);
   for (const ShardPlan& shard : shards_) {
     const WorkerMemory memory = LedgerOf(request_.config, shard, options);
     RankPlan& rank = layout_.ranks.emplace_back();
@@ -107,7 +108,8 @@ void LayoutPlanner::AddRanks() {
     rank.weights = WeightPartsOf(shard);
     CHECK_EQ(rank.weights.total(), memory.weights);
     rank.kv_per_token = shard.kv_bytes_per_token();
-    rank.workspace = memory.workspace;
+    // The blocks of sequences are settled later; what recorded steps scribble on is no room.
+    rank.workspace = memory.workspace + memory.kv;
     rank.communication = CommunicationBytes();
   }
   for (const Pool& pool : Pools()) {
@@ -181,7 +183,8 @@ void LayoutPlanner::SettleMemory() {
   // The embedding leaves the device where it would leave no room for a sequence of use.
   const int64_t of_use = std::min(kDefaultContext, request_.config.max_positions);
   const bool may_move = !hardware_.is_shared && !request_.config.tied_embeddings;
-  if (may_move && RoomTokens() < std::max(wanted, RoundedUp(of_use, request_.block_size))) {
+  const bool is_tight = RoomTokens() < std::max(wanted, RoundedUp(of_use, request_.block_size));
+  if (may_move && request_.host_embedding.value_or(is_tight)) {
     for (RankPlan& rank : layout_.ranks) {
       rank.host = rank.weights.embedding;
       layout_.host_bytes += rank.host;

@@ -20,11 +20,12 @@ struct PlanRequest {
   ModelConfig config;
   DType dtype = DType::kBF16;  // of weights, activations and KV
   Hardware hardware;
-  int64_t gpus = 1;                   // ranks that there is room for, of all nodes
-  std::optional<int64_t> nodes;       // default: as few as hold the GPUs
-  std::optional<int64_t> tp, dp, ep;  // default: what is best
-  std::optional<int64_t> context;     // tokens of a sequence; default: kDefaultContext
-  int64_t concurrency = 1;            // sequences at a time
+  int64_t gpus = 1;                    // ranks that there is room for, of all nodes
+  std::optional<int64_t> nodes;        // default: as few as hold the GPUs
+  std::optional<int64_t> tp, dp, ep;   // default: what is best
+  std::optional<int64_t> context;      // tokens of a sequence; default: kDefaultContext
+  int64_t concurrency = 1;             // sequences at a time
+  std::optional<bool> host_embedding;  // default: where it would leave too little room
   // As `cohort serve` has them.
   int64_t max_batch_tokens = 512;
   int64_t max_running = 256;

@@ -134,6 +134,9 @@ TensorView Qwen2::LocalLogits(int64_t begin, int64_t count) {
 
 TensorView Qwen2::GatherLogits(TensorView local, Communicator& tp) {
   CHECK_LE(local.rows(), kMaxWholeRows);
+  if (tp.size() == 1) {
+    return local;
+  }
   const TensorView whole = workspace_.whole_logits.view().Rows(0, local.rows());
   tp.AllGather(local, plan_.vocabulary_parts(), whole);
   return whole;

@@ -32,7 +32,7 @@ class Qwen2 {
  public:
   // Rows that one call of LocalLogits(), of GatherLogits() takes at most: bound the memory of
   // logits.
-  static constexpr int64_t kMaxLogitRows = 32;
+  static constexpr int64_t kMaxLogitRows = 64;
   static constexpr int64_t kMaxWholeRows = 8;
 
   // Allocates everything a step needs. `device` must outlive the model.

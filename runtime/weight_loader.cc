@@ -6,11 +6,6 @@
 namespace cohort {
 namespace {
 
-// Host memory through which slices travel that are converted or gathered, however large they are.
-constexpr int64_t kStagingBytes = int64_t{4} << 20;
-// What is copied at once of the others: enough for every thread of a CPU device to have its part.
-constexpr int64_t kCopyBytes = int64_t{32} << 20;
-
 Range Heads(Range heads, int64_t head_dim) {
   return {heads.begin * head_dim, heads.end * head_dim};
 }
@@ -32,25 +27,25 @@ int64_t TotalRows(const std::vector<RowCut>& cuts) {
 // Plans, allocates, then copies: so that the total is known before the first byte.
 class Loader {
  public:
-  Loader(const ModelConfig& config, const ShardPlan& plan, DType dtype, Device& device)
-      : config_(config), plan_(plan), dtype_(dtype), device_(device) {}
+  Loader(const ModelConfig& config, const ShardPlan& plan, DType dtype, Device& device,
+         bool host_embedding)
+      : config_(config),
+        plan_(plan),
+        dtype_(dtype),
+        device_(device),
+        host_embedding_(host_embedding) {}
 
   absl::StatusOr<ModelWeights> Allocate();
   absl::Status Fill(WeightSource& source, const WeightProgress& progress);
 
  private:
-  // A slice and the dense rows that it fills.
-  struct Piece {
-    WeightSlice slice;
-    TensorView destination;
-  };
-
   absl::StatusOr<LayerWeights> AllocateLayer(int64_t layer);
   absl::Status AllocateAttention(const std::string& prefix, LayerWeights& weights);
   // The dense FFN or the shared expert, whose tensors' names begin with `prefix`.
   absl::Status AllocateFfn(const std::string& prefix, int64_t stored_columns, Range columns,
                            LayerWeights& weights);
   absl::Status AllocateExperts(const std::string& prefix, LayerWeights& weights);
+  absl::StatusOr<Tensor> Embedding();
   absl::StatusOr<Tensor> Vector(const std::string& name);
   // Rows of one stored tensor, or of several below each other: [rows] or [rows, hidden].
   absl::StatusOr<Tensor> StackedVectors(const std::vector<RowCut>& cuts);
@@ -59,21 +54,18 @@ class Loader {
   absl::StatusOr<Tensor> Columns(const std::string& name, int64_t stored_columns, Range columns);
   void AddRows(const std::vector<RowCut>& cuts, int64_t stored_columns, TensorView destination);
   void AddPiece(const WeightSlice& slice, TensorView destination);
-  absl::Status CopyPiece(const Piece& piece, WeightSource& source,
-                         const std::function<void(int64_t)>& report);
-  const void* Staged(const WeightSlice& slice, WeightSource& source);
 
   const ModelConfig& config_;
   const ShardPlan& plan_;
   DType dtype_;
   Device& device_;
+  bool host_embedding_;
   int64_t sparse_layers_ = 0;  // so far
-  std::vector<Piece> pieces_;
-  std::vector<unsigned char> staging_;
+  std::vector<WeightPiece> pieces_;
 };
 
 void Loader::AddPiece(const WeightSlice& slice, TensorView destination) {
-  Piece& piece = pieces_.emplace_back();
+  WeightPiece& piece = pieces_.emplace_back();
   piece.slice = slice;
   piece.destination = destination;
 }
@@ -176,10 +168,20 @@ absl::StatusOr<LayerWeights> Loader::AllocateLayer(int64_t layer) {
   return weights;
 }
 
+absl::StatusOr<Tensor> Loader::Embedding() {
+  const RowCut cut{"model.embed_tokens.weight", plan_.vocabulary()};
+  if (!host_embedding_) {
+    return Stacked({cut});
+  }
+  ASSIGN_OR_RETURN(Tensor tensor, device_.AllocateHost({cut.rows.size(), config_.hidden}, dtype_));
+  AddRows({cut}, config_.hidden, tensor.view());
+  return tensor;
+}
+
 absl::StatusOr<ModelWeights> Loader::Allocate() {
   ModelWeights weights;
   weights.is_tied = config_.tied_embeddings;
-  ASSIGN_OR_RETURN(weights.embedding, Stacked({{"model.embed_tokens.weight", plan_.vocabulary()}}));
+  ASSIGN_OR_RETURN(weights.embedding, Embedding());
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     ASSIGN_OR_RETURN(LayerWeights layer_weights, AllocateLayer(layer));
     weights.layers.push_back(std::move(layer_weights));
@@ -191,50 +193,18 @@ absl::StatusOr<ModelWeights> Loader::Allocate() {
   return weights;
 }
 
-absl::Status Loader::CopyPiece(const Piece& piece, WeightSource& source,
-                               const std::function<void(int64_t)>& report) {
-  const int64_t row_bytes = piece.slice.columns.size() * SizeOf(dtype_);
-  const bool is_ready = source.View(piece.slice, dtype_) != nullptr;
-  const int64_t chunk_rows =
-      std::max<int64_t>((is_ready ? kCopyBytes : kStagingBytes) / row_bytes, 1);
-  source.Begin(piece.slice);
-  for (int64_t row = 0; row < piece.slice.rows.size(); row += chunk_rows) {
-    const int64_t rows = std::min(chunk_rows, piece.slice.rows.size() - row);
-    WeightSlice chunk = piece.slice;
-    chunk.rows = {piece.slice.rows.begin + row, piece.slice.rows.begin + row + rows};
-    const void* data = is_ready ? source.View(chunk, dtype_) : Staged(chunk, source);
-    device_.CopyFromHost(data, piece.destination.Rows(row, rows));
-    RETURN_IF_ERROR(device_.Synchronize());  // before the staging memory is written again
-    report(rows * row_bytes);
-  }
-  source.End(piece.slice);
-  return absl::OkStatus();
-}
-
-const void* Loader::Staged(const WeightSlice& slice, WeightSource& source) {
-  staging_.resize(static_cast<size_t>(slice.elements() * SizeOf(dtype_)));
-  source.Read(slice, dtype_, staging_.data());
-  return staging_.data();
-}
-
 absl::Status Loader::Fill(WeightSource& source, const WeightProgress& progress) {
   int64_t total_bytes = 0;
-  for (const Piece& piece : pieces_) {
+  for (const WeightPiece& piece : pieces_) {
     total_bytes += piece.slice.elements() * SizeOf(dtype_);
   }
   int64_t done_bytes = 0;
-  const auto report = [&](int64_t bytes) {
+  return source.Fill(pieces_, device_, [&](int64_t bytes) {
     done_bytes += bytes;
     if (progress) {
       progress(done_bytes, total_bytes);
     }
-  };
-  for (const Piece& piece : pieces_) {
-    if (piece.slice.elements() > 0) {
-      RETURN_IF_ERROR(CopyPiece(piece, source, report));
-    }
-  }
-  return absl::OkStatus();
+  });
 }
 
 }  // namespace
@@ -253,8 +223,9 @@ int64_t ModelWeights::bytes() const {
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ShardPlan& plan,
                                          WeightSource& source, DType dtype, Device& device,
-                                         const WeightProgress& progress) {
-  Loader loader(config, plan, dtype, device);
+                                         const WeightProgress& progress, bool host_embedding) {
+  CHECK(!(host_embedding && config.tied_embeddings)) << "the head is the embedding";
+  Loader loader(config, plan, dtype, device, host_embedding);
   ASSIGN_OR_RETURN(ModelWeights weights, loader.Allocate());
   RETURN_IF_ERROR(loader.Fill(source, progress));
   return weights;

@@ -49,10 +49,12 @@ struct ModelWeights {
 // Bytes done so far, and in all.
 using WeightProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
 
-// Allocates and fills the slices of `plan`'s rank. RESOURCE_EXHAUSTED from the device.
+// Allocates and fills the slices of `plan`'s rank. RESOURCE_EXHAUSTED from the device. With
+// `host_embedding` the embedding, which is no tied head, lies in the host memory of the device.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const ShardPlan& plan,
                                          WeightSource& source, DType dtype, Device& device,
-                                         const WeightProgress& progress);
+                                         const WeightProgress& progress,
+                                         bool host_embedding = false);
 
 }  // namespace cohort
 

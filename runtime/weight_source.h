@@ -2,12 +2,15 @@
 #ifndef COHORT_RUNTIME_WEIGHT_SOURCE_H_
 #define COHORT_RUNTIME_WEIGHT_SOURCE_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
-#include "kernels/tensor.h"
+#include "absl/types/span.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "parallel/shard_plan.h"
-#include "runtime/safetensors.h"
 
 namespace cohort {
 
@@ -21,33 +24,30 @@ struct WeightSlice {
   int64_t elements() const { return rows.size() * columns.size(); }
 };
 
-// Used by one thread.
+// A slice and the dense rows, of a device's memory or of its host memory, that it fills.
+struct WeightPiece {
+  WeightSlice slice;
+  TensorView destination;  // fp32 or bf16
+};
+
+// Told of bytes as they are loaded.
+using LoadedBytes = std::function<void(int64_t bytes)>;
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  // Brackets the reads of one tensor's slice.
-  virtual void Begin(const WeightSlice& slice) = 0;
-  virtual void End(const WeightSlice& slice) = 0;
-
-  // The elements of `slice` where they lie densely as `dtype` in host memory already, at any
-  // alignment and until End(); null where they do not.
-  virtual const void* View(const WeightSlice& slice, DType dtype) const = 0;
-
-  // Writes the elements of `slice`, rounded to `dtype` (fp32 or bf16), densely to host memory.
-  virtual void Read(const WeightSlice& slice, DType dtype, void* destination) = 0;
+  // Fills all pieces, rounded to the dtypes of their destinations. The first error of the device.
+  virtual absl::Status Fill(absl::Span<const WeightPiece> pieces, Device& device,
+                            const LoadedBytes& report) = 0;
 };
 
 // Can elements stored as `dtype` (spelled as in the file) be read?
 bool IsReadableDType(StringView dtype);
 
-// Reads from a checkpoint that CheckCheckpoint accepted and that outlives the source. Touches no
-// page outside the slices, and gives pages back at End().
-std::unique_ptr<WeightSource> MakeCheckpointSource(const Checkpoint& checkpoint);
-
-// Random weights: an element is a pure function of the tensor's name and its place in the whole
-// tensor, so every degree of parallelism sees the same model. Norms are 1, everything else is
-// uniform with mean 0 and standard deviation 0.02.
+// Random weights, made by the device: an element is a pure function of the tensor's name and its
+// place in the whole tensor (kernels/random_fill.h), so every degree of parallelism sees the same
+// model. Norms are 1, everything else is uniform with mean 0 and standard deviation 0.02.
 std::unique_ptr<WeightSource> MakeDummySource();
 
 }  // namespace cohort

@@ -38,6 +38,11 @@ struct WorkerOptions {
   int64_t max_model_len = 0;
   // How rows reach the ranks of their experts; nullopt: all-to-all between data-parallel groups.
   std::optional<ExpertExchangeKind> expert_exchange;
+  // The embedding lies in the host's memory, where the device reads its rows. No tied head.
+  bool host_embedding = false;
+  // Rank `rank` of a tensor group that is not there (parallel/silent_communicator.h): it answers
+  // for the group.
+  bool is_simulated = false;
   absl::Duration step_timeout = absl::Seconds(300);  // of a recorded step on the device
   // Decode steps are recorded. Worker::Create() sets it, as the device says (RecordsSteps()).
   bool records_steps = false;

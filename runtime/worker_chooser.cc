@@ -128,9 +128,11 @@ absl::Span<const int32_t> WorkerChooser::Gather(TensorView local, Communicator& 
   for (int rank = 0; rank < tp.size(); ++rank) {
     parts_.push_back({rank * columns, (rank + 1) * columns});
   }
-  const TensorView gathered(gathered_.view().data, DType::kI32,
-                            {local.rows(), tp.size() * columns});
-  tp.AllGather(local, parts_, gathered);
+  TensorView gathered = local;
+  if (tp.size() > 1) {
+    gathered = TensorView(gathered_.view().data, DType::kI32, {local.rows(), tp.size() * columns});
+    tp.AllGather(local, parts_, gathered);
+  }
   words->resize(static_cast<size_t>(gathered.shape.elements()));
   device_->CopyToHost(gathered, words->data());
   return *words;

@@ -74,7 +74,6 @@ absl::StatusOr<StepResult> Worker::State::CollectRecorded(const Outstanding& ste
   result.step = step.step;
   StepDigest digest;
   digest.Add(step.step);
-  const bool tells = tensor_group_->rank() == 0;
   for (size_t i = 0; i < step.slots.size(); ++i) {
     const int32_t token = answer.tokens[i];
     if (token == kUndecided) {
@@ -83,13 +82,13 @@ absl::StatusOr<StepResult> Worker::State::CollectRecorded(const Outstanding& ste
     }
     slots_.RecordSample(step.slots[i], step.step, token);
     digest.Add(static_cast<uint32_t>(token));
-    if (tells) {
+    if (answers()) {
       SequenceResult& sequence = result.sequences.emplace_back();
       sequence.slot = step.slots[i] + first_slot();
       sequence.tokens.push_back(token);
     }
   }
-  if (tells) {
+  if (answers()) {
     result.expert_hits =
         expert_load_.Take(answer.expert_hits, parts_.model->expert_hits().columns());
   }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "runtime/safetensors.h"
+#include "runtime/checkpoint_source.h"
 #include "runtime/weights.h"
 
 namespace cohort {
@@ -37,6 +37,10 @@ absl::Status CheckWorkerOptions(const ModelConfig& config, const WorkerOptions& 
     return absl::UnimplementedError(absl::StrCat("dual chunk attention on device '", device->kind(),
                                                  "' is not there yet: use --device cpu"));
   }
+  if (options.host_embedding && config.tied_embeddings) {
+    return absl::InvalidArgumentError(
+        "the embedding cannot lie in host memory: it is the model's head too");
+  }
   if (options.token_ids < 0) {
     return absl::InvalidArgumentError(absl::StrCat("token_ids is ", options.token_ids));
   }
@@ -49,8 +53,8 @@ absl::StatusOr<LoadedWeights> LoadWorkerWeights(const ModelConfig& config,
   LoadedWeights loaded;
   if (options.dummy_weights) {
     const std::unique_ptr<WeightSource> source = MakeDummySource();
-    ASSIGN_OR_RETURN(loaded.weights,
-                     LoadWeights(config, plan, *source, options.dtype, device, progress));
+    ASSIGN_OR_RETURN(loaded.weights, LoadWeights(config, plan, *source, options.dtype, device,
+                                                 progress, options.host_embedding));
     return loaded;
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
@@ -61,8 +65,8 @@ absl::StatusOr<LoadedWeights> LoadWorkerWeights(const ModelConfig& config,
         absl::StrCat("tensor ", name, " of the checkpoint is not part of the model: ignored"));
   }
   const std::unique_ptr<WeightSource> source = MakeCheckpointSource(*checkpoint);
-  ASSIGN_OR_RETURN(loaded.weights,
-                   LoadWeights(config, plan, *source, options.dtype, device, progress));
+  ASSIGN_OR_RETURN(loaded.weights, LoadWeights(config, plan, *source, options.dtype, device,
+                                               progress, options.host_embedding));
   return loaded;
 }
 

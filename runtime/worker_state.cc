@@ -18,12 +18,15 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
     const ModelConfig& config, WorkerOptions options, std::unique_ptr<Device> unmetered,
     const LoadProgress& progress) {
   RETURN_IF_ERROR(CheckWorkerOptions(config, options, unmetered.get()));
-  options.records_steps = RecordsSteps(config, options, *unmetered);
+  options.records_steps = unmetered->records_steps() && MayRecordSteps(config, options.parallelism);
   ASSIGN_OR_RETURN(const ShardPlan plan,
                    ShardPlan::Make(config.Dims(options.dtype), options.parallelism, options.rank));
   const WorkerMemory planned = LedgerOf(config, plan, options);
   if (unmetered->kind() == "cpu") {
     RETURN_IF_ERROR(CheckHostMemory(planned));
+  } else {
+    ASSIGN_OR_RETURN(const DeviceMemory memory, unmetered->memory());
+    RETURN_IF_ERROR(CheckMemory(planned, memory.free));
   }
   WorkerMemory allocated;
   auto device = std::make_unique<MeteredDevice>(std::move(unmetered));
@@ -227,11 +230,11 @@ StepResult Worker::State::Report(const StepPlan& plan) {
       digest.Add(static_cast<uint32_t>(token));
     }
     const bool has_result = !result.tokens.empty() || !result.logprobs.empty();
-    if (has_result && tensor_group_->rank() == 0) {
+    if (has_result && answers()) {
       step.sequences.push_back(std::move(result));
     }
   }
-  if (tensor_group_->rank() == 0) {
+  if (answers()) {
     step.expert_hits = TakeExpertHits();
   }
   step.digest = digest.value();

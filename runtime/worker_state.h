@@ -87,6 +87,8 @@ class Worker::State {
   std::vector<int32_t> TakeExpertHits();
   absl::Status Named(const absl::Status& status, uint64_t step) const;
   int group() const { return options_.rank / options_.parallelism.tp; }
+  // Whether this rank tells what the group computed.
+  bool answers() const { return options_.is_simulated || tensor_group_->rank() == 0; }
   // Of this rank's data-parallel group, among all slots.
   uint32_t first_slot() const { return static_cast<uint32_t>(group() * options_.max_running); }
   RecordedSteps::Group recorded_group() const {

@@ -24,6 +24,7 @@ class CpuOps : public Ops {
   void DoAddRmsNorm(TensorView residual, TensorView x, TensorView gamma, float eps,
                     TensorView out) override;
   void DoSiluMultiply(TensorView gate_up, TensorView out) override;
+  void DoFillRandom(const RandomFill& fill, TensorView out) override;
   void DoGatherRows(TensorView x, TensorView rows, TensorView out) override;
   // gemm.cc
   void DoMatMul(TensorView x, const Weight& w, const TensorView* bias, TensorView out) override;

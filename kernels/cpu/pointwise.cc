@@ -86,6 +86,19 @@ void CpuOps::DoSiluMultiply(TensorView gate_up, TensorView out) {
   });
 }
 
+void CpuOps::DoFillRandom(const RandomFill& fill, TensorView out) {
+  const int64_t columns = out.columns();
+  WithActivationType(out.dtype, [&]<class T>() {
+    threads_.ParallelFor(out.rows(), RowGrain(columns), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        for (int64_t column = 0; column < columns; ++column) {
+          out.Row<T>(row)[column] = FromFloat<T>(RandomFillAt(fill, row, column));
+        }
+      }
+    });
+  });
+}
+
 void CpuOps::DoGatherRows(TensorView x, TensorView rows, TensorView out) {
   const int64_t bytes = x.columns() * SizeOf(x.dtype);
   const char* from = static_cast<const char*>(x.data);

@@ -62,6 +62,10 @@ void SiluMultiply(CohortCudaDevice* device, const CohortCudaTensor* gate_up,
 void GatherRows(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* rows,
                 const CohortCudaTensor* out) noexcept;
 
+// fill.cu
+void FillRandom(CohortCudaDevice* device, const CohortCudaRandomFill* fill,
+                const CohortCudaTensor* out) noexcept;
+
 // matmul.cc
 void MatMul(CohortCudaDevice* device, const CohortCudaTensor* x, const CohortCudaTensor* weight,
             const CohortCudaTensor* bias, const CohortCudaTensor* out) noexcept;

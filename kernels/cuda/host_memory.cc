@@ -70,7 +70,8 @@ void HostMemoryFree(int32_t index, void* memory) noexcept {
 
 void EnqueueCopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
                          uint64_t bytes) noexcept {
-  EnqueueCopy(device, source, destination, bytes, cudaMemcpyHostToDevice, "copy from host");
+  // The destination may be pinned memory too.
+  EnqueueCopy(device, source, destination, bytes, cudaMemcpyDefault, "copy from host");
 }
 
 void EnqueueCopyToHost(CohortCudaDevice* device, const void* source, void* destination,

@@ -41,6 +41,7 @@ constexpr CohortCudaTable kTable = {
     .project_gate_up = ProjectGateUp,
     .tune_mat_mul = TuneMatMul,
     .silu_multiply = SiluMultiply,
+    .fill_random = FillRandom,
     .gather_rows = GatherRows,
     .route_top_k = RouteTopK,
     .routed_ffn = RoutedFfn,

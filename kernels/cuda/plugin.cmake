@@ -59,6 +59,9 @@ file(GLOB cohort_cuda_exact CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/kernels/cuda/candidates*.cu ${PROJECT_SOURCE_DIR}/kernels/cuda/sampling*.cu)
 set_source_files_properties(${cohort_cuda_exact} PROPERTIES
   COMPILE_OPTIONS "--expt-relaxed-constexpr;--fmad=false")
+# The rule of random weights is the core's own constexpr code.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/kernels/cuda/fill.cu PROPERTIES
+  COMPILE_OPTIONS "--expt-relaxed-constexpr")
 set_target_properties(cohort_cuda PROPERTIES
   CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
   CUDA_RUNTIME_LIBRARY Static

@@ -64,7 +64,9 @@ class IdleDevice : public Device {
   absl::StatusOr<Tensor> AllocateHost(Shape shape, DType dtype) override {
     return cpu_->AllocateHost(shape, dtype);
   }
-  void EnqueueCopyFromHost(const void*, TensorView) override {}
+  void EnqueueCopyFromHost(const void* source, TensorView destination) override {
+    cpu_->EnqueueCopyFromHost(source, destination);
+  }
   void EnqueueCopyToHost(TensorView source, void* destination) override {
     cpu_->EnqueueCopyToHost(source, destination);
   }

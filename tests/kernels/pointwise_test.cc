@@ -153,5 +153,40 @@ TEST(GatherRows, CopiesRowsInAnyOrder) {
   });
 }
 
+TEST(FillRandom, EveryElementIsItsPlacesNumber) {
+  OnEachDevice([](Device& device) {
+    for (const DType dtype : kActivations) {
+      for (const int64_t columns : kSizes) {
+        for (const int64_t padding : {0, 3}) {
+          const RandomFill fill = {.key = 0xfeedfacecafebeefu,
+                                   .stored_columns = columns + 9,
+                                   .first_row = 70000000,
+                                   .first_column = 5,
+                                   .width = 0.07f};
+          const Shape shape{6, columns};
+          const DeviceTensor out(device, Poison(dtype, shape), padding);
+          device.ops().FillRandom(fill, out.view());
+          ExpectSame(out.Read(),
+                     reference::FillRandom(fill.key, fill.stored_columns, fill.first_row,
+                                           fill.first_column, fill.width, dtype, shape));
+          device.ops().FillRandom({.stored_columns = columns, .center = 1}, out.view());
+          ExpectSame(out.Read(), Filled(dtype, shape, 1));
+        }
+      }
+    }
+  });
+}
+
+// More rows than a grid has blocks.
+TEST(FillRandom, FillsTallMatrices) {
+  OnEachDevice([](Device& device) {
+    const RandomFill fill = {.key = 3, .stored_columns = 1, .width = 1};
+    const Shape shape{70000, 1};
+    const DeviceTensor out(device, Poison(DType::kF32, shape));
+    device.ops().FillRandom(fill, out.view());
+    ExpectSame(out.Read(), reference::FillRandom(3, 1, 0, 0, 1, DType::kF32, shape));
+  });
+}
+
 }  // namespace
 }  // namespace cohort

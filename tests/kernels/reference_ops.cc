@@ -248,6 +248,25 @@ HostTensor AddGated(const HostTensor& x, const HostTensor& gate, const HostTenso
   return result;
 }
 
+HostTensor FillRandom(uint64_t key, int64_t stored_columns, int64_t first_row, int64_t first_column,
+                      double width, DType dtype, const Shape& shape) {
+  HostTensor out = Filled(dtype, shape, 0);
+  for (int64_t row = 0; row < shape[0]; ++row) {
+    for (int64_t column = 0; column < shape[1]; ++column) {
+      // SplitMix64 after as many steps as the element's number.
+      uint64_t bits =
+          key + static_cast<uint64_t>((first_row + row) * stored_columns + first_column + column) *
+                    0x9e3779b97f4a7c15u;
+      bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+      bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+      bits ^= bits >> 31;
+      const double unit = std::ldexp(static_cast<double>(bits >> 40), -24);
+      out.At(row, column) = RoundTo(RoundTo((unit - 0.5) * width, DType::kF32), dtype);
+    }
+  }
+  return out;
+}
+
 HostTensor GatherRows(const HostTensor& x, const HostTensor& rows) {
   HostTensor result = Filled(x.dtype, Shape{rows.rows(), x.columns()}, 0);
   for (int64_t i = 0; i < rows.rows(); ++i) {

@@ -46,6 +46,9 @@ HostTensor RoutedFfn(const HostTensor& x, const Routing& routing, const HostTens
                      const HostTensor& down, int64_t first);
 // `out` after AddGated.
 HostTensor AddGated(const HostTensor& x, const HostTensor& gate, const HostTensor& out);
+// Rows from `first_row` and columns from `first_column` on of the stored matrix that `key` names.
+HostTensor FillRandom(uint64_t key, int64_t stored_columns, int64_t first_row, int64_t first_column,
+                      double width, DType dtype, const Shape& shape);
 HostTensor GatherRows(const HostTensor& x, const HostTensor& rows);
 // Ids that top-k, top-p and min-p keep, ascending, with their probabilities.
 struct Kept {

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "runtime/checkpoint_source.h"
+#include "runtime/weight_stream.h"
 #include "runtime/weights.h"
 #include "tests/runtime/checkpoint_writer.h"
 
@@ -47,6 +49,20 @@ class WeightLoaderTest : public testing::Test {
   }
 
   std::unique_ptr<Device> device_;
+};
+
+// As a device's own memory is filled: through buffers so small that most tensors take several.
+class StreamedSource final : public WeightSource {
+ public:
+  explicit StreamedSource(const Checkpoint& checkpoint) : reader_(checkpoint) {}
+  absl::Status Fill(absl::Span<const WeightPiece> pieces, Device& device,
+                    const LoadedBytes& report) override {
+    return StreamWeights(pieces, reader_, {.readers = 3, .buffers = 2, .buffer_bytes = 100}, device,
+                         report);
+  }
+
+ private:
+  CheckpointReader reader_;
 };
 
 ShardPlan PlanOf(const ModelConfig& config, int tp, int rank, DType dtype, int ep = 1) {
@@ -99,6 +115,8 @@ TEST_F(WeightLoaderTest, EveryRankHoldsItsSlicesOfEveryStoredDType) {
         const ShardPlan plan = PlanOf(config, 3, rank, dtype);
         const auto source = MakeCheckpointSource(**checkpoint);
         ExpectSlices(Load(config, plan, *source, dtype), config, plan);
+        StreamedSource streamed(**checkpoint);
+        ExpectSlices(Load(config, plan, streamed, dtype), config, plan);
       }
     }
   }
@@ -160,6 +178,34 @@ TEST_F(WeightLoaderTest, EveryRankHoldsItsSlicesOfExperts) {
       EXPECT_EQ(weights.bytes(), plan.weight_bytes());
     }
   }
+}
+
+TEST_F(WeightLoaderTest, TheEmbeddingMayLieInHostMemory) {
+  const ModelConfig config = TinyConfig({});
+  const ShardPlan plan = PlanOf(config, 2, 1, DType::kBF16);
+  const auto source = MakeDummySource();
+  const ModelWeights expected = Load(config, plan, *source, DType::kBF16);
+  const auto weights = LoadWeights(config, plan, *source, DType::kBF16, *device_, nullptr,
+                                   /*host_embedding=*/true);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(Values(weights->embedding), Values(expected.embedding));
+  EXPECT_EQ(Values(weights->untied_head), Values(expected.untied_head));
+}
+
+TEST_F(WeightLoaderTest, StreamedWeightsReportEveryByteOnce) {
+  const ModelConfig config = ExpertsConfig();
+  const TemporaryDirectory directory;
+  directory.Write("model.safetensors", SafetensorsFile(TensorsOf(config, "BF16")));
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  StreamedSource source(**checkpoint);
+  const ShardPlan plan = PlanOf(config, 2, 0, DType::kF32);
+  int64_t done = 0;
+  const auto weights = LoadWeights(config, plan, source, DType::kF32, *device_,
+                                   [&](int64_t done_bytes, int64_t) { done = done_bytes; });
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(done, plan.weight_bytes());
+  ExpectExpertSlices(weights->layers[1], config, plan);
 }
 
 TEST_F(WeightLoaderTest, AModelMayHaveNoBiases) {

@@ -1,6 +1,10 @@
 // Steps that the device repeats from a recording, one enqueued before the one ahead is read.
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "parallel/communicator.h"
 #include "runtime/worker.h"
 #include "tests/runtime/checkpoint_writer.h"
@@ -29,12 +33,22 @@ WorkerOptions TinyOptions(int tp = 1) {
   return options;
 }
 
-std::unique_ptr<Worker> MakeWorker(bool records_steps, uint64_t epoch = 1) {
-  auto device = Device::Create({.record_steps = records_steps});
+// The devices that can record steps.
+std::vector<std::string> Kinds() {
+  std::vector<std::string> kinds = {"cpu"};
+  const auto cuda = Device::Create({.kind = "cuda"});
+  if (cuda.ok() && (*cuda)->records_steps()) {
+    kinds.push_back("cuda");
+  }
+  return kinds;
+}
+
+std::unique_ptr<Worker> MakeWorker(bool records_steps, const std::string& kind = "cpu") {
+  auto device = Device::Create({.kind = kind, .record_steps = records_steps});
   CHECK_OK(device.status());
   auto worker = Worker::Create(TinyConfig(kShape), TinyOptions(), *std::move(device), nullptr);
   CHECK_OK(worker.status());
-  CHECK_OK((*worker)->JoinEpoch(epoch, MakeSelfCommunicator()));
+  CHECK_OK((*worker)->JoinEpoch(1, MakeSelfCommunicator()));
   return *std::move(worker);
 }
 
@@ -126,8 +140,8 @@ std::vector<SamplingParameters> Mixed(size_t sequences) {
 }
 
 std::vector<std::vector<int32_t>> OneByOne(const std::vector<SamplingParameters>& sampling,
-                                           int steps) {
-  const auto worker = MakeWorker(/*records_steps=*/false);
+                                           int steps, const std::string& kind = "cpu") {
+  const auto worker = MakeWorker(/*records_steps=*/false, kind);
   Decoding decoding(*worker);
   decoding.Begin(sampling);
   for (int i = 0; i < steps; ++i) {
@@ -140,11 +154,21 @@ std::vector<std::vector<int32_t>> OneByOne(const std::vector<SamplingParameters>
   return decoding.tokens();
 }
 
+std::vector<std::pair<std::string, size_t>> Cases() {
+  std::vector<std::pair<std::string, size_t>> cases;
+  for (const std::string& kind : Kinds()) {
+    for (const size_t sequences : {1, 3, 5, 9}) {
+      cases.emplace_back(kind, sequences);
+    }
+  }
+  return cases;
+}
+
 TEST(WorkerRecorded, TokensStayOnTheDeviceForTheStepAhead) {
-  for (const size_t sequences : {1, 3, 5, 9}) {
-    SCOPED_TRACE(sequences);
+  for (const auto& [kind, sequences] : Cases()) {
+    SCOPED_TRACE(absl::StrCat(sequences, " on ", kind));
     const std::vector<SamplingParameters> sampling = Mixed(sequences);
-    const auto worker = MakeWorker(/*records_steps=*/true);
+    const auto worker = MakeWorker(/*records_steps=*/true, kind);
     Decoding decoding(*worker);
     decoding.Begin(sampling);
     decoding.Enqueue(decoding.Next());
@@ -157,7 +181,7 @@ TEST(WorkerRecorded, TokensStayOnTheDeviceForTheStepAhead) {
     }
     decoding.Collect();
     EXPECT_EQ(worker->outstanding(), 0u);
-    EXPECT_EQ(decoding.tokens(), OneByOne(sampling, 20));
+    EXPECT_EQ(decoding.tokens(), OneByOne(sampling, 20, kind));
   }
 }
 

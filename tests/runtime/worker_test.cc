@@ -5,6 +5,7 @@
 #include <limits>
 #include <thread>
 
+#include "parallel/silent_communicator.h"
 #include "parallel/thread_communicator.h"
 #include "tests/runtime/checkpoint_writer.h"
 #include "tests/runtime/worker_ranks.h"
@@ -122,13 +123,15 @@ TEST(Worker, ASequenceGetsTheSameAloneAndInABatch) {
 
 TEST(Worker, ScoresMoreRowsThanOneChunkOfLogits) {
   WorkerOptions options = TinyOptions(2);
-  options.max_batch_tokens = 40;
+  options.max_batch_tokens = 70;
+  options.max_model_len = 70;
+  options.kv_blocks = 18;
   const auto ranks = MakeRanks(options);
   std::vector<int32_t> ids;
-  for (int32_t i = 0; i < 40; ++i) {
+  for (int32_t i = 0; i < 70; ++i) {
     ids.push_back(i * 7 % 50);
   }
-  EXPECT_EQ(ranks->Score(ids, 40), ranks->Score(ids, 11));
+  EXPECT_EQ(ranks->Score(ids, 70), ranks->Score(ids, 11));
 }
 
 TEST(Worker, IdsWithoutATokenAreScoredButNeverChosen) {
@@ -266,6 +269,38 @@ TEST(Worker, JoinsOnlyWithItsOwnCommunicator) {
   EXPECT_TRUE(absl::IsInvalidArgument(ranks->worker(0).JoinEpoch(2, std::move(communicators[1]))));
   EXPECT_TRUE(absl::IsInvalidArgument(ranks->worker(0).JoinEpoch(2, MakeSelfCommunicator())));
   EXPECT_TRUE(absl::IsInvalidArgument(ranks->worker(0).JoinEpoch(2, nullptr)));
+}
+
+// Its slices are those of the group's rank; its tokens mean nothing.
+TEST(Worker, ASimulatedRankAnswersForItsGroup) {
+  for (const bool records_steps : {false, true}) {
+    WorkerOptions options = TinyOptions(5);
+    options.rank = 3;
+    options.is_simulated = true;
+    auto device = Device::Create({.record_steps = records_steps});
+    ASSERT_TRUE(device.ok()) << device.status();
+    Device& computer = **device;
+    const auto worker = Worker::Create(TinyConfig(kShape), options, *std::move(device), nullptr);
+    ASSERT_TRUE(worker.ok()) << worker.status();
+    const auto plan = ShardPlan::Make(TinyConfig(kShape).Dims(DType::kF32), {.tp = 5}, 3);
+    EXPECT_EQ((*worker)->weight_bytes(), plan->weight_bytes());
+    auto silent = MakeSilentCommunicator(computer, 3, 5, 256);
+    ASSERT_TRUE(silent.ok()) << silent.status();
+    ASSERT_TRUE((*worker)->JoinEpoch(1, *std::move(silent)).ok());
+    StepPlan step = FirstPlan();
+    step.rows[0].sample = true;
+    for (; step.step < 6; ++step.step) {
+      const auto result = (*worker)->Run(step);
+      ASSERT_TRUE(result.ok()) << result.status();
+      ASSERT_EQ(result->sequences.size(), 1u);
+      EXPECT_LT(result->sequences[0].tokens.at(0), kShape.vocabulary);
+      step.admits.clear();
+      step.rows = {Rows(0, step.step + 1, {0},
+                        step.step == 1 ? std::vector<int32_t>{5, 6} : std::vector<int32_t>{})};
+      step.rows[0].tokens[0] = {.sampled_in_step = step.step};
+      step.rows[0].sample = true;
+    }
+  }
 }
 
 TEST(Worker, TellsWhatItHolds) {
