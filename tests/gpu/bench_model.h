@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/performance_model.h"
@@ -27,6 +28,10 @@ class ModelRun {
   // One step of the first `sequences` sequences, `rows` rows each. One row continues with the token
   // that the step before has sampled.
   void Step(int64_t sequences, int64_t rows, bool sample = true);
+  // Until the device has computed all steps.
+  void Finish();
+  // What the steps since the last call took until they were enqueued.
+  std::vector<double> TakeEnqueueSeconds() { return std::exchange(enqueue_seconds_, {}); }
   // Brings all sequences to `context` positions and one more, which samples.
   void FillTo(int64_t context);
 
@@ -43,6 +48,7 @@ class ModelRun {
   int64_t position_ = 0;
   bool have_all_sampled_ = false;  // in the last step
   uint64_t last_step_ = 0;
+  std::vector<double> enqueue_seconds_;
 };
 
 // What a step of `rows` rows must read and compute, `sampled` of them through the head, each row

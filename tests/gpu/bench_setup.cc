@@ -75,19 +75,28 @@ Tensor Integers(Device& device, Shape shape, const std::vector<int32_t>& numbers
 
 std::vector<double> SecondsPerCall(Device& device, int64_t calls, int64_t rounds,
                                    const std::function<void(int64_t)>& call) {
-  int64_t next = 0;
-  for (int64_t i = 0; i < std::min<int64_t>(calls, 3); ++i) {
-    call(next++);  // loads kernels, chooses algorithms
-  }
-  CHECK_OK(device.Synchronize());
-  std::vector<double> seconds;
-  for (int64_t round = 0; round < rounds; ++round) {
-    const double begin = Now();
+  const auto enqueue = [calls, &call] {
     for (int64_t i = 0; i < calls; ++i) {
-      call(next++);
+      call(i);
     }
+  };
+  enqueue();  // loads kernels, chooses algorithms
+  CHECK_OK(device.Synchronize());
+  // One launch for all calls: otherwise the host's part of short ones would be measured.
+  std::unique_ptr<Recording> recording;
+  if (device.records_steps()) {
+    auto recorded = device.Record(enqueue);
+    CHECK_OK(recorded.status());
+    recording = *std::move(recorded);
+  }
+  std::vector<double> seconds;
+  for (int64_t round = -1; round < rounds; ++round) {  // the first one warms up
+    const double begin = Now();
+    recording != nullptr ? recording->Enqueue() : enqueue();
     CHECK_OK(device.Synchronize());
-    seconds.push_back((Now() - begin) / static_cast<double>(calls));
+    if (round >= 0) {
+      seconds.push_back((Now() - begin) / static_cast<double>(calls));
+    }
   }
   return seconds;
 }

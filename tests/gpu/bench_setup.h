@@ -29,8 +29,9 @@ Tensor Allocate(Device& device, Shape shape, DType dtype);
 Tensor RandomTensor(Device& device, Shape shape);
 Tensor Integers(Device& device, Shape shape, const std::vector<int32_t>& numbers);
 
-// Seconds per call of `call(i)`, which enqueues, i counting on from 0 without end: one number for
-// each of `rounds` times `calls` calls. Calls of different i should touch different memory.
+// Seconds per call of `call(i)`, which enqueues, for i from 0 to calls - 1: one number for each of
+// `rounds` times all of them, recorded where the device records. Different i should touch different
+// memory.
 std::vector<double> SecondsPerCall(Device& device, int64_t calls, int64_t rounds,
                                    const std::function<void(int64_t)>& call);
 

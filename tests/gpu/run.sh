@@ -78,20 +78,23 @@ step() {
 }
 
 stage_check() {
-  local seed model layout tool
+  local seed model layout tool seeds=(0 1 2 3) dense=(1,1,1 2,1,1 4,1,1) sparse=(2,1,2 1,2,2 2,2,4)
+  if [[ $dry -eq 1 ]]; then
+    seeds=(0) dense=(2,1,1) sparse=(2,1,2)
+  fi
   step versions 30 versions
   step device 30 device
-  for seed in 0 1 2 3; do
+  for seed in "${seeds[@]}"; do
     step "kernels-seed-$seed" 60 kernels "$seed"
   done
   step collectives 60 collectives
   step golden 60 golden
   for model in pocket pocket-moe; do
-    for layout in 1,1,1 2,1,1 4,1,1; do
+    for layout in "${dense[@]}"; do
       step "tokens-$model-$layout" 60 tokens "$model" "$layout"
     done
   done
-  for layout in 2,1,2 1,2,2 2,2,4; do
+  for layout in "${sparse[@]}"; do
     step "tokens-pocket-moe-$layout" 60 tokens pocket-moe "$layout"
   done
   step lost-rank 60 lost_rank
