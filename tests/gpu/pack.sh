@@ -27,9 +27,8 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
-is_portable=0
 if [[ -z "$build" ]]; then
-  build=build-static is_portable=1
+  build=build-static
   cmake --preset static -DCOHORT_TESTS=ON
   cmake --build --preset static -j "$(nproc)" --target "${programs[@]}" cohort_gpu_limits cohort_cuda
 fi
@@ -57,8 +56,8 @@ for library in "$plugin_folder"/*.so; do
   copy_stripped "$library" "$bundle/lib"
 done
 
-# The shared libraries that have no archive, and those below them.
-if [[ $is_portable -eq 1 ]]; then
+# The shared libraries that have no archive, and those below them. Without COHORT_STATIC: for this machine only.
+if grep -q '^COHORT_STATIC:BOOL=ON' "$build/CMakeCache.txt"; then
   while read -r name _ path _; do
     [[ "$name" =~ $system_libraries || "$path" != /* ]] || cp -L "$path" "$bundle/lib/$name"
   done < <(for program in "${programs[@]}"; do ldd "$build/bin/$program"; done | sort -u)
