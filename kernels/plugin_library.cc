@@ -23,15 +23,11 @@ absl::Status NotUsable(StringView reason, StringView way_out) {
 struct Entry {
   const char* name;
   std::size_t offset;
-  bool is_optional = false;
 };
 
 // Every function pointer of the table; plugin_device_test holds that none is left out.
 #define COHORT_ENTRY(name) \
   Entry { #name, offsetof(CohortCudaTable, name) }
-// The core composes these of others, or refuses what needs them.
-#define COHORT_OPTIONAL_ENTRY(name) \
-  Entry { #name, offsetof(CohortCudaTable, name), true }
 constexpr Entry kEntries[] = {
     COHORT_ENTRY(device_count),
     COHORT_ENTRY(device_properties),
@@ -61,7 +57,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(mat_mul),
     COHORT_ENTRY(rope_and_store_kv),
     COHORT_ENTRY(paged_attention),
-    COHORT_OPTIONAL_ENTRY(dual_chunk_attention),
+    COHORT_ENTRY(dual_chunk_attention),
     COHORT_ENTRY(project_qkv),
     COHORT_ENTRY(project_gate_up),
     COHORT_ENTRY(tune_mat_mul),
@@ -98,7 +94,6 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(communicator_destroy),
 };
 #undef COHORT_ENTRY
-#undef COHORT_OPTIONAL_ENTRY
 static_assert(sizeof(kEntries) / sizeof(Entry) * sizeof(void*) ==
                   sizeof(CohortCudaTable) - offsetof(CohortCudaTable, device_count),
               "kEntries must list every entry of the table");
@@ -166,7 +161,7 @@ std::vector<std::string> MissingEntries(const CohortCudaTable& table) {
   for (const Entry& entry : kEntries) {
     void* function = nullptr;
     std::memcpy(&function, reinterpret_cast<const char*>(&table) + entry.offset, sizeof(function));
-    if (function == nullptr && !entry.is_optional) {
+    if (function == nullptr) {
       missing.emplace_back(entry.name);
     }
   }
