@@ -153,6 +153,30 @@ absl::StatusOr<DualChunkConfig> ParseDualChunks(StringView text) {
   return is_legal ? absl::StatusOr<DualChunkConfig>(chunks) : Illegal(text, kLegal);
 }
 
+absl::StatusOr<GpuMemoryLimit> ParseGpuMemory(StringView text) {
+  double fraction = 0;
+  if (absl::SimpleAtod(text, &fraction) && fraction > 0 && fraction <= 1) {
+    return GpuMemoryLimit{.fraction = fraction, .bytes = 0};
+  }
+  const absl::StatusOr<int64_t> bytes = ParseByteSize(text);
+  if (bytes.ok()) return GpuMemoryLimit{.fraction = 0, .bytes = *bytes};
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", text, "' is neither a fraction such as 0.9 nor a size such as 140GB"));
+}
+
+absl::StatusOr<SimulatedRank> ParseSimulatedRank(StringView text) {
+  constexpr int kMaxSize = 4096;
+  const std::pair<StringView, StringView> parts = absl::StrSplit(text, absl::MaxSplits('/', 1));
+  SimulatedRank simulated;
+  if (absl::SimpleAtoi(parts.first, &simulated.rank) &&
+      absl::SimpleAtoi(parts.second, &simulated.size) && simulated.rank >= 0 &&
+      simulated.rank < simulated.size && simulated.size >= 2 && simulated.size <= kMaxSize) {
+    return simulated;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "'", text, "' is no rank of a group: 0/8 is the first of 8, of at most ", kMaxSize));
+}
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {
   int64_t value = 0;
   if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {

@@ -41,6 +41,26 @@ absl::StatusOr<YarnOverride> ParseRopeScaling(StringView text);
 // "8192:1024", "8192:1024:32768": chunk size, local size below it, original length.
 absl::StatusOr<DualChunkConfig> ParseDualChunks(StringView text);
 
+// How much of a GPU a rank may take.
+struct GpuMemoryLimit {
+  double fraction = 1;  // of its memory, where bytes is 0
+  int64_t bytes = 0;
+  bool operator==(const GpuMemoryLimit&) const = default;
+};
+
+// "0.9" and the like, from above 0 up to 1; or a size as above.
+absl::StatusOr<GpuMemoryLimit> ParseGpuMemory(StringView text);
+
+// One rank of a tensor group that is not there.
+struct SimulatedRank {
+  int rank = 0;
+  int size = 1;
+  bool operator==(const SimulatedRank&) const = default;
+};
+
+// "0/8": a rank below the number of ranks, which is at least 2.
+absl::StatusOr<SimulatedRank> ParseSimulatedRank(StringView text);
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
 absl::StatusOr<uint64_t> ParseUnsigned(StringView text);
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/device.h"
 #include "kernels/plugin_device.h"
+#include "launcher/gpu_memory.h"
 #include "launcher/gpu_placement.h"
 #include "launcher/pocket_checkpoint.h"
 #include "runtime/generation_defaults.h"
@@ -182,10 +183,10 @@ void WarnOfUnusedYarn(ModelSetup& setup) {
 // Refused before a rank is started; each rank then checks all it needs (runtime/worker_memory.h).
 absl::Status CheckKvMemoryFitsHost(const ServeOptions& options, const ModelSetup& setup) {
   const int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  if (setup.device != "cpu" || options.kv_memory_bytes <= bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("--kv-memory ", options.kv_memory_bytes,
-                   " bytes is more than the memory of this machine, ", bytes, " bytes"));
+  const int64_t wanted = options.kv_memory_bytes.value_or(kDefaultKvMemoryBytes);
+  if (setup.device != "cpu" || wanted <= bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "--kv-memory ", wanted, " bytes is more than the memory of this machine, ", bytes, " bytes"));
 }
 
 absl::Status CheckExperts(const ServeOptions& options, const ModelSetup& setup) {
@@ -204,8 +205,21 @@ absl::Status CheckExperts(const ServeOptions& options, const ModelSetup& setup) 
                    absl::StrJoin(legal, ", "), legal.size() == 1 ? " does" : " do"));
 }
 
+absl::Status CheckSimulated(const ServeOptions& options, const ModelSetup& setup) {
+  if (options.tp > 1 || options.dp > 1 || options.ep > 1 || options.agents > 1) {
+    return absl::InvalidArgumentError(
+        "--simulate-rank is one rank alone: it goes with no --tp, --dp, --ep or --agents");
+  }
+  if (options.simulated->size <= setup.config.query_heads) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--simulate-rank ", options.simulated->rank, "/", options.simulated->size, ": ",
+                   setup.served_name, " can be cut over at most ", setup.config.query_heads,
+                   " ranks, its query heads"));
+}
+
 absl::Status CheckDegrees(const ServeOptions& options, const ModelSetup& setup) {
   constexpr int64_t kMaxRanks = 4096;
+  if (options.simulated.has_value()) return CheckSimulated(options, setup);
   if (options.tp > setup.config.query_heads) {
     return absl::InvalidArgumentError(
         absl::StrCat("--tp ", options.tp, " is outside 1 to ", setup.config.query_heads,
@@ -219,14 +233,45 @@ absl::Status CheckDegrees(const ServeOptions& options, const ModelSetup& setup) 
   return absl::OkStatus();
 }
 
+absl::Status CheckGpuMemoryFlags(const ServeOptions& options, const ModelSetup& setup) {
+  if (setup.device != "cuda" &&
+      (options.gpu_memory.has_value() || options.embedding_memory != "auto")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.gpu_memory.has_value() ? "--gpu-memory" : "--embedding-memory",
+        " is about GPUs, and the ranks are on device '", setup.device, "': use --kv-memory"));
+  }
+  if (options.gpu_memory.has_value() && options.kv_memory_bytes.has_value()) {
+    return absl::InvalidArgumentError(
+        "--gpu-memory and --kv-memory both say how much KV memory a rank has: give one of them");
+  }
+  return absl::OkStatus();
+}
+
+// KV memory is what the ranks' weights and workspaces leave of their GPUs. The GPUs of other nodes
+// are taken to be like this node's; a rank that finds less refuses to start.
+absl::Status DivideGpuMemory(ServeOptions& options, ModelSetup& setup) {
+  setup.host_embedding = options.embedding_memory == "host";
+  if (options.kv_memory_bytes.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t gpus, PluginDeviceCount());
+  ASSIGN_OR_RETURN(const int64_t total_bytes, PluginDeviceMemory());
+  const int64_t local_ranks = (options.world() + options.agents - 1) / options.agents;
+  const int64_t sharers = (local_ranks + gpus - 1) / gpus;
+  // Ranks that share a GPU are tests: none of them is to take what the others may need.
+  if (sharers > 1 && !options.gpu_memory.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      const int64_t rank_bytes,
+      GpuBytesOfRank(options.gpu_memory.value_or(GpuMemoryLimit{}), total_bytes, sharers));
+  ASSIGN_OR_RETURN(const GpuRoom room, FindGpuRoom(options, setup.config, setup.dtype, rank_bytes));
+  options.kv_memory_bytes = room.kv_bytes;
+  setup.host_embedding = room.host_embedding;
+  return absl::OkStatus();
+}
+
 // KV bytes of one token on the rank that holds most of them.
 absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const ModelSetup& setup) {
   int64_t most = 0;
-  const Parallelism parallelism{.tp = static_cast<int>(options.tp),
-                                .dp = static_cast<int>(options.dp),
-                                .ep = static_cast<int>(options.ep)};
   ASSIGN_OR_RETURN(const std::vector<ShardPlan> plans,
-                   ShardPlan::MakeAll(setup.config.Dims(setup.dtype), parallelism));
+                   ShardPlan::MakeAll(setup.config.Dims(setup.dtype), options.parallelism()));
   for (const ShardPlan& plan : plans) {
     most = std::max(most, plan.kv_bytes_per_token());
   }
@@ -236,7 +281,7 @@ absl::StatusOr<int64_t> KvBytesPerToken(const ServeOptions& options, const Model
 }  // namespace
 
 absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
-                                const PositionBounds& positions) {
+                                const PositionBounds& positions, StringView kv_source) {
   if (options.max_model_len > positions.limit) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--max-model-len ", options.max_model_len, " is outside 1 to ", positions.limit,
@@ -244,12 +289,13 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
         "--dual-chunk make it longer"));
   }
   KvSetup kv;
+  const int64_t memory = options.kv_memory_bytes.value_or(kDefaultKvMemoryBytes);
   const int64_t bytes_per_block = bytes_per_token * options.block_size;
-  kv.blocks = std::min(options.kv_memory_bytes / bytes_per_block, kMaxBlocks);
+  kv.blocks = std::min(memory / bytes_per_block, kMaxBlocks);
   if (kv.blocks < 1) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("--kv-memory ", options.kv_memory_bytes, " bytes is less than one block (",
-                     options.block_size, " tokens) takes on a rank: ", bytes_per_block, " bytes"));
+        absl::StrCat("--kv-memory ", memory, " bytes is less than one block (", options.block_size,
+                     " tokens) takes on a rank: ", bytes_per_block, " bytes"));
   }
   kv.max_model_len = options.max_model_len > 0 ? options.max_model_len : positions.usual;
   if (kv.blocks * options.block_size >= kv.max_model_len) return kv;
@@ -257,8 +303,8 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
   const int64_t needed_bytes = needed_blocks * bytes_per_block;
   const std::string missing =
       absl::StrCat("a sequence of ", kv.max_model_len, " tokens takes ", needed_bytes,
-                   " bytes of KV memory on a rank; --kv-memory gives ", options.kv_memory_bytes,
-                   " bytes, ", needed_bytes - options.kv_memory_bytes, " bytes are missing");
+                   " bytes of KV memory on a rank; ", kv_source, " gives ", memory, " bytes, ",
+                   needed_bytes - memory, " bytes are missing");
   if (options.max_model_len > 0) {
     return absl::ResourceExhaustedError(
         absl::StrCat("--max-model-len ", options.max_model_len, ": ", missing));
@@ -269,8 +315,9 @@ absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_t
   return kv;
 }
 
-absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
+absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& asked) {
   ModelSetup setup;
+  ServeOptions options = asked;
   RETURN_IF_ERROR(FindModel(options, setup));
   RETURN_IF_ERROR(ChooseDevice(options, setup));
   RETURN_IF_ERROR(CheckKvMemoryFitsHost(options, setup));
@@ -279,9 +326,12 @@ absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options) {
   RETURN_IF_ERROR(CheckDegrees(options, setup));
   RETURN_IF_ERROR(CheckExperts(options, setup));
   ASSIGN_OR_RETURN(const int64_t bytes_per_token, KvBytesPerToken(options, setup));
+  RETURN_IF_ERROR(CheckGpuMemoryFlags(options, setup));
+  if (setup.device == "cuda") RETURN_IF_ERROR(DivideGpuMemory(options, setup));
   ASSIGN_OR_RETURN(
       const KvSetup kv,
-      SetUpKv(options, bytes_per_token, {setup.config.max_positions, setup.config.position_limit}));
+      SetUpKv(options, bytes_per_token, {setup.config.max_positions, setup.config.position_limit},
+              asked.kv_memory_bytes == options.kv_memory_bytes ? "--kv-memory" : "--gpu-memory"));
   WarnOfUnusedYarn(setup);
   setup.kv_blocks = kv.blocks;
   setup.max_model_len = kv.max_model_len;
@@ -311,6 +361,11 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_exchanges_experts(options.dp > 1 && setup.config.experts > 0);
   configuration.set_expert_exchange(options.expert_exchange);
   configuration.set_recorded_steps(options.recorded_steps);
+  configuration.set_host_embedding(setup.host_embedding);
+  if (options.simulated.has_value()) {
+    configuration.set_simulated_rank(static_cast<uint32_t>(options.simulated->rank));
+    configuration.set_simulated_size(static_cast<uint32_t>(options.simulated->size));
+  }
   configuration.set_kv_blocks(setup.kv_blocks);
   configuration.set_block_size(options.block_size);
   configuration.set_max_batch_tokens(options.max_batch_tokens);

@@ -31,6 +31,7 @@ struct ModelSetup {
   int64_t threads = 1;    // of each rank
   int64_t token_ids = 0;  // ids below this have a token
   int64_t kv_blocks = 0;
+  bool host_embedding = false;
   int64_t max_model_len = 0;
   std::vector<std::string> warnings;
 };
@@ -48,9 +49,11 @@ struct PositionBounds {
   int64_t limit = 0;
 };
 
-// `bytes_per_token`: of the rank that holds most. Refusals name the flag, the value and the bytes.
+// `bytes_per_token`: of the rank that holds most. Refusals name the flag, the value and the bytes;
+// `kv_source` is the flag that said how many.
 absl::StatusOr<KvSetup> SetUpKv(const ServeOptions& options, int64_t bytes_per_token,
-                                const PositionBounds& positions);
+                                const PositionBounds& positions,
+                                StringView kv_source = "--kv-memory");
 
 absl::StatusOr<ModelSetup> SetUpModel(const ServeOptions& options);
 

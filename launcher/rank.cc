@@ -24,6 +24,8 @@
 #include "launcher/rank_groups.h"
 #include "launcher/rank_memory.h"
 #include "launcher/step_loop.h"
+#include "parallel/silent_communicator.h"
+#include "runtime/step_buckets.h"
 #include "runtime/worker.h"
 
 namespace cohort {
@@ -100,6 +102,12 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   options.max_batch_tokens = configuration.max_batch_tokens();
   options.max_running = configuration.max_running();
   options.max_model_len = configuration.max_model_len();
+  options.host_embedding = configuration.host_embedding();
+  if (configuration.simulated_size() > 0) {
+    options.is_simulated = true;
+    options.parallelism = {.tp = static_cast<int>(configuration.simulated_size())};
+    options.rank = static_cast<int>(configuration.simulated_rank());
+  }
   // As the communicators' own: a rank can tell what it waited for before it is taken for lost.
   options.step_timeout = absl::Milliseconds(configuration.step_timeout_milliseconds()) * 9 / 10;
   return options;
@@ -145,9 +153,9 @@ class RankMain {
   const int spin_iterations_;
   const absl::Duration step_timeout_;
   std::string device_;
-  Device* gpu_ = nullptr;    // the worker's
-  std::string transport_;    // to the GPUs of the group, as joined last
-  int64_t total_bytes_ = 0;  // of the load
+  Device* computer_ = nullptr;  // the worker's
+  std::string transport_;       // to the GPUs of the group, as joined last
+  int64_t total_bytes_ = 0;     // of the load
   absl::Time last_progress_ = absl::InfinitePast();
   std::unique_ptr<Worker> worker_;
   // Of the present epoch. Abort from the control thread.
@@ -182,7 +190,7 @@ absl::Status RankMain::Load() {
   ASSIGN_OR_RETURN(const WorkerOptions options, MakeWorkerOptions(configure_));
   ASSIGN_OR_RETURN(std::unique_ptr<Device> device, CreateDevice());
   device_ = device->description();
-  gpu_ = device->kind() == "cuda" ? device.get() : nullptr;
+  computer_ = device.get();
   ASSIGN_OR_RETURN(worker_, Worker::Create(config, options, std::move(device),
                                            [this](int64_t done_bytes, int64_t total_bytes) {
                                              SayLoading(done_bytes, total_bytes);
@@ -276,7 +284,7 @@ absl::Status RankMain::Prepare(EpochInvitation invitation) {
   options.timeout = step_timeout_ * 9 / 10;
   options.connect_timeout = kPeersTimeout;
   options.spin_iterations = spin_iterations_;
-  options.gpu = gpu_;
+  options.gpu = computer_->kind() == "cuda" ? computer_ : nullptr;
   options.nccl_log = &nccl_log_;
   options.requirements = {.nvlink = configure_.configuration().require_nvlink(),
                           .rdma = configure_.configuration().require_rdma()};
@@ -295,6 +303,14 @@ absl::Status RankMain::Join(uint64_t epoch) {
   }
   RETURN_IF_ERROR(made.status());
   RankCommunicators& communicators = *made;
+  if (const v1::RankConfiguration& configuration = configure_.configuration();
+      configuration.simulated_size() > 0) {
+    ASSIGN_OR_RETURN(
+        communicators.tensor,
+        MakeSilentCommunicator(*computer_, static_cast<int>(configuration.simulated_rank()),
+                               static_cast<int>(configuration.simulated_size()),
+                               std::max(configuration.max_batch_tokens(), kMaxRecordedRows)));
+  }
   if (!communicators.transport.empty()) {
     transport_ = communicators.transport;
     LogInfo("transport", {{"rank", configure_.rank()}, {"epoch", epoch}, {"gpus", transport_}});

@@ -102,6 +102,14 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
           "Whether decode steps are recorded once per size and then repeated by the device, one "
           "ahead of what the host has read: on, off, or auto, which is on with cuda and off with "
           "cpu, which gains nothing by it (default: auto)");
+  AddFlag(
+      app, "--embedding-memory", WordInto(options.embedding_memory, {"auto", "device", "host"}),
+      "WORD",
+      "Where the embedding of a GPU's rank lies: device; host, pinned memory that the GPU reads "
+      "rows of; auto, host where the device would have too little room (default: auto)");
+  AddFlag(app, "--simulate-rank", Into(options.simulated, ParseSimulatedRank), "R/N",
+          "For benchmarks: one rank serves alone with the slices of rank R of --tp N and "
+          "collectives that do nothing; its tokens mean nothing");
   AddFlag(app, "--threads", IntegerInto(options.threads, 1, 4096), "N",
           "Threads of each rank (default: allowed cores / local ranks, at least 1)");
   AddFlag(app, "--step-timeout", DurationInto(options.step_timeout, absl::Milliseconds(1)),
@@ -125,7 +133,11 @@ void AddLimitFlags(CLI::App& app, ServeOptions& options) {
           "Prompt tokens of a step that also continues answers; fewer keep the pauses between "
           "their tokens shorter (default: 256)");
   AddFlag(app, "--kv-memory", Into(options.kv_memory_bytes, ParseByteSize), "SIZE",
-          "KV memory of each rank: 512MiB, 2GB, plain bytes (default: 512MiB)");
+          "KV memory of each rank: 512MiB, 2GB, plain bytes (default: 512MiB; with cuda what "
+          "--gpu-memory leaves)");
+  AddFlag(app, "--gpu-memory", Into(options.gpu_memory, ParseGpuMemory), "SIZE|FRACTION",
+          "What each rank may take of its GPU, the reserve of `cohort plan` included: 140GB, 0.9 "
+          "(default: all of it)");
   AddFlag(app, "--block-size", IntegerInto(options.block_size, 1, 4096), "N",
           "Tokens of one KV block (default: 16)");
   app.add_flag_callback(

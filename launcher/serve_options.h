@@ -9,9 +9,12 @@
 #include "absl/time/time.h"
 #include "launcher/flag_values.h"
 #include "launcher/join_token.h"
+#include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 
 namespace cohort {
+
+inline constexpr int64_t kDefaultKvMemoryBytes = int64_t{512} << 20;
 
 struct ServeOptions {
   // A checkpoint directory, `pocket`, or the name of a published config; empty: pocket.
@@ -20,8 +23,16 @@ struct ServeOptions {
   int64_t dp = 1;
   int64_t ep = 1;                            // groups of whole experts
   int64_t world() const { return tp * dp; }  // ranks
-  std::string expert_exchange = "auto";      // or "replicated", "all-to-all"
-  ModelOverrides overrides;                  // of config.json
+  std::optional<SimulatedRank> simulated;    // in place of the degrees above
+  // How the model is cut.
+  Parallelism parallelism() const {
+    return simulated.has_value() ? Parallelism{.tp = simulated->size}
+                                 : Parallelism{.tp = static_cast<int>(tp),
+                                               .dp = static_cast<int>(dp),
+                                               .ep = static_cast<int>(ep)};
+  }
+  std::string expert_exchange = "auto";  // or "replicated", "all-to-all"
+  ModelOverrides overrides;              // of config.json
   std::string device = "auto";
   bool allow_shared_gpu = false;
   bool require_nvlink = false;
@@ -36,9 +47,12 @@ struct ServeOptions {
   int64_t max_waiting = 1024;
   int64_t max_waiting_tokens = int64_t{1} << 22;
   int64_t max_batch_tokens = 512;
-  int64_t max_prefill_tokens = 256;              // of a step that also decodes
-  int64_t kv_memory_bytes = int64_t{512} << 20;  // per rank
-  int64_t block_size = 16;                       // tokens
+  int64_t max_prefill_tokens = 256;  // of a step that also decodes
+  // Per rank. By default kDefaultKvMemoryBytes, and on GPUs what the limit leaves.
+  std::optional<int64_t> kv_memory_bytes;
+  std::optional<GpuMemoryLimit> gpu_memory;  // default: all of it
+  std::string embedding_memory = "auto";     // or "device", "host"
+  int64_t block_size = 16;                   // tokens
   bool dummy_weights = false;
   bool strict = false;
   bool deterministic = false;  // refuse a device whose sums depend on the batch

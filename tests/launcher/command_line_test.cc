@@ -23,7 +23,8 @@ TEST(CommandLine, ServeHasTheDocumentedDefaults) {
   EXPECT_EQ(line.serve.tp, 1);
   EXPECT_EQ(line.serve.dp, 1);
   EXPECT_EQ(line.serve.listen.ToString(), "127.0.0.1:9000");
-  EXPECT_EQ(line.serve.kv_memory_bytes, int64_t{512} << 20);
+  EXPECT_EQ(line.serve.kv_memory_bytes, std::nullopt);
+  EXPECT_EQ(line.serve.gpu_memory, std::nullopt);
   EXPECT_EQ(line.serve.max_running, 256);
   EXPECT_EQ(line.serve.max_waiting, 1024);
   EXPECT_EQ(line.serve.drain_timeout, absl::Seconds(30));
@@ -123,6 +124,11 @@ TEST(CommandLine, ServeTakesEveryFlag) {
 TEST(CommandLine, ExpertGroupsHaveAFlag) {
   EXPECT_EQ(Parse({"serve", "dir"}).serve.ep, 1);
   EXPECT_EQ(Parse({"serve", "dir", "--tp", "4", "--ep", "2"}).serve.ep, 2);
+  EXPECT_EQ(Parse({"serve", "dir", "--gpu-memory", "0.5"}).serve.gpu_memory,
+            (GpuMemoryLimit{.fraction = 0.5, .bytes = 0}));
+  EXPECT_EQ(Parse({"serve", "dir", "--embedding-memory", "host"}).serve.embedding_memory, "host");
+  EXPECT_EQ(Parse({"serve", "dir", "--simulate-rank", "3/8"}).serve.simulated,
+            (SimulatedRank{.rank = 3, .size = 8}));
   EXPECT_EQ(Parse({"serve", "dir"}).serve.recorded_steps, "auto");
   EXPECT_EQ(Parse({"serve", "dir", "--recorded-steps", "on"}).serve.recorded_steps, "on");
   EXPECT_EQ(Parse({"serve", "dir"}).serve.expert_exchange, "auto");

@@ -93,5 +93,22 @@ TEST(ParseReal, LeavesNonFiniteNumbersToTheServer) {
   EXPECT_FALSE(ParseReal("").ok());
 }
 
+TEST(FlagValues, GpuMemoryIsAFractionOrASize) {
+  EXPECT_EQ(ParseGpuMemory("0.9").value(), (GpuMemoryLimit{.fraction = 0.9, .bytes = 0}));
+  EXPECT_EQ(ParseGpuMemory("1").value(), (GpuMemoryLimit{.fraction = 1, .bytes = 0}));
+  EXPECT_EQ(ParseGpuMemory("2GB").value(), (GpuMemoryLimit{.fraction = 0, .bytes = 2000000000}));
+  for (const char* text : {"", "0", "-1", "nan", "much", "0.9GB of it"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseGpuMemory(text).status())) << text;
+  }
+}
+
+TEST(FlagValues, ASimulatedRankIsOneOfItsGroup) {
+  EXPECT_EQ(ParseSimulatedRank("0/8").value(), (SimulatedRank{.rank = 0, .size = 8}));
+  EXPECT_EQ(ParseSimulatedRank("63/64").value(), (SimulatedRank{.rank = 63, .size = 64}));
+  for (const char* text : {"", "3", "0/1", "8/8", "-1/8", "1/8/2", "a/b", "0/5000"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseSimulatedRank(text).status())) << text;
+  }
+}
+
 }  // namespace
 }  // namespace cohort

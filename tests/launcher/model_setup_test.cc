@@ -236,6 +236,29 @@ TEST_F(SetUpModelTest, KvMemoryMustBeThere) {
   ExpectRefused("--kv-memory 1152921504606846976 bytes");
 }
 
+TEST_F(SetUpModelTest, FlagsOfGpusNeedOne) {
+  options_.gpu_memory = {.fraction = 0.5, .bytes = 0};
+  ExpectRefused("--gpu-memory is about GPUs");
+  options_.gpu_memory.reset();
+  options_.embedding_memory = "host";
+  ExpectRefused("--embedding-memory is about GPUs");
+}
+
+TEST_F(SetUpModelTest, ASimulatedRankIsAlone) {
+  options_.simulated = {.rank = 1, .size = 2};
+  const auto setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  const v1::RankConfiguration configuration = MakeRankConfiguration(options_, *setup);
+  EXPECT_EQ(configuration.simulated_rank(), 1u);
+  EXPECT_EQ(configuration.simulated_size(), 2u);
+  EXPECT_EQ(configuration.tensor_parallel(), 1u);
+  options_.simulated->size = 4000;
+  ExpectRefused("--simulate-rank 1/4000");
+  options_.simulated->size = 2;
+  options_.dp = 2;
+  ExpectRefused("--simulate-rank is one rank alone");
+}
+
 TEST_F(SetUpModelTest, CpuRanksAreDeterministic) {
   options_.deterministic = true;
   EXPECT_TRUE(SetUpModel(options_).ok());
