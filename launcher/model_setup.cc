@@ -102,6 +102,7 @@ absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
   RETURN_IF_ERROR(DeviceAvailable(setup.device));
   RETURN_IF_ERROR(CheckDeterministic(options, setup.device));
+  RETURN_IF_ERROR(CheckGpus(options, setup.device));
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
   const int64_t cores = known ? CPU_COUNT(&allowed) : 1;
