@@ -7,8 +7,14 @@ cudaError_t AllowSharedBytes(CohortCudaDevice* device, const void* kernel, std::
   if (bytes <= allowed) {
     return cudaSuccess;
   }
-  const cudaError_t result = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  cudaError_t result = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            static_cast<int>(bytes));
+  // Else the driver gives L1 what this kernel alone leaves, and the next one's blocks find no room
+  // beside it.
+  if (result == cudaSuccess) {
+    result = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared);
+  }
   if (result == cudaSuccess) {
     allowed = bytes;
   }
