@@ -74,8 +74,8 @@ target_include_directories(cohort_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS
 target_compile_options(cohort_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror -Werror=all-warnings -Xptxas=-v>)
 # Keeps the registers, shared memory and spills of every kernel beside its object.
-set_target_properties(cohort_cuda PROPERTIES
-  CUDA_COMPILER_LAUNCHER "bash;${PROJECT_SOURCE_DIR}/kernels/cuda/compile.sh;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+set(cohort_cuda_launcher bash ${PROJECT_SOURCE_DIR}/kernels/cuda/compile.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})
+set_target_properties(cohort_cuda PROPERTIES CUDA_COMPILER_LAUNCHER "${cohort_cuda_launcher}")
 target_link_libraries(cohort_cuda PRIVATE cohort_warnings CUDA::cudart_static CUDA::cublasLt ${NCCL_LIBRARY} Threads::Threads)
 # Static libraries of the toolkit and of the compiler keep their symbols to themselves.
 target_link_options(cohort_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,--no-undefined -Wl,--as-needed
