@@ -160,24 +160,6 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetByPCIBusId(int* device, const char* text) {
-  unsigned bus = 0;
-  if (std::sscanf(text, "0000:%x:00.0", &bus) != 1 ||
-      static_cast<int>(bus) >= cuda_emulator::DeviceCount()) {
-    return Return(cudaErrorInvalidDevice);
-  }
-  *device = static_cast<int>(bus);
-  return cudaSuccess;
-}
-
-// All are linked as by NVLink.
-cudaError_t cudaDeviceGetP2PAttribute(int* value, cudaDeviceP2PAttr attribute, int device,
-                                      int peer) {
-  *value = device != peer && (attribute == cudaDevP2PAttrAccessSupported ||
-                              attribute == cudaDevP2PAttrNativeAtomicSupported);
-  return cudaSuccess;
-}
-
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   *can = device != peer;
   return cudaSuccess;

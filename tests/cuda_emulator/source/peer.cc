@@ -1,5 +1,5 @@
-// What GPUs know of each other: all of a process reach each other's memory, as over NVLink. Between
-// processes memory cannot be shared.
+// What GPUs know of each other: all reach each other's memory, as over NVLink. How processes share
+// it stands in memory.cc.
 #include <cstdio>
 #include <cstring>
 
@@ -30,15 +30,5 @@ cudaError_t cudaDeviceGetP2PAttribute(int* value, cudaDeviceP2PAttr attribute, i
   *value = device != peer;
   return cudaSuccess;
 }
-
-cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t*, void*) {
-  return cuda_emulator::Return(cudaErrorNotSupported);
-}
-
-cudaError_t cudaIpcOpenMemHandle(void**, cudaIpcMemHandle_t, unsigned) {
-  return cuda_emulator::Return(cudaErrorNotSupported);
-}
-
-cudaError_t cudaIpcCloseMemHandle(void*) { return cuda_emulator::Return(cudaErrorNotSupported); }
 
 }  // extern "C"
