@@ -37,7 +37,8 @@ constexpr int kMaxSplits = 32;
 
 constexpr int kMaxHeadDim = 128;
 // What a range leaves: O [kGroupHeads, head size], then maxima and sums of the heads.
-constexpr int RangeFloats(int head_dim) { return kGroupHeads * (head_dim + 2); }
+template <int kHeadDim>
+constexpr int kRangeFloats = (kHeadDim + 2) * kGroupHeads;
 
 // Splits are made only while all of them together are at most two blocks per multiprocessor.
 constexpr int kBlocksPerProcessor = 2;
@@ -49,7 +50,7 @@ std::size_t CounterBytes(int multiprocessors) {
 struct DecodeArguments {
   TensorCoreAttention attention;
   uint32_t* arrived;  // [sequences, groups], zero between launches
-  float* ranges;      // [sequences, groups, gridDim.z, RangeFloats]
+  float* ranges;      // [sequences, groups, gridDim.z, kRangeFloats]
 };
 
 template <int kHeadDim>
@@ -366,8 +367,8 @@ __device__ void Finish(const DecodeArguments& a, const HeadGroup& group, int64_t
     return;
   }
   const int64_t item = sequence * gridDim.y + blockIdx.y;
-  float* const all = a.ranges + item * gridDim.z * RangeFloats(kHeadDim);
-  float* const own = all + blockIdx.z * RangeFloats(kHeadDim);
+  float* const all = a.ranges + item * gridDim.z * kRangeFloats<kHeadDim>;
+  float* const own = all + blockIdx.z * kRangeFloats<kHeadDim>;
   if (is_used) {
 #pragma unroll
     for (int k = 0; k < kCount; k += 4) {
@@ -382,7 +383,7 @@ __device__ void Finish(const DecodeArguments& a, const HeadGroup& group, int64_t
   if (IsLastToArrive(a.arrived + item, ranges) && is_used) {
     StoreOut(
         Merge<kCount>(all + head * kHeadDim + first, all + kGroupHeads * kHeadDim + head,
-                      all + kGroupHeads * (kHeadDim + 1) + head, RangeFloats(kHeadDim), ranges),
+                      all + kGroupHeads * (kHeadDim + 1) + head, kRangeFloats<kHeadDim>, ranges),
         out);
   }
 }
@@ -463,7 +464,7 @@ void LaunchDecode(CohortCudaDevice* device, const DecodeArguments& arguments, di
 std::size_t AttentionWorkspaceBytes(int multiprocessors) {
   return CounterBytes(multiprocessors) + static_cast<std::size_t>(kBlocksPerProcessor) *
                                              static_cast<std::size_t>(multiprocessors) *
-                                             RangeFloats(kMaxHeadDim) * sizeof(float);
+                                             kRangeFloats<kMaxHeadDim> * sizeof(float);
 }
 
 void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
