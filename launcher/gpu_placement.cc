@@ -1,5 +1,8 @@
 #include "launcher/gpu_placement.h"
 
+#include <cstdlib>
+#include <iterator>
+
 #include "launcher/network_address.h"
 
 namespace cohort {
@@ -40,8 +43,9 @@ absl::StatusOr<int> GpuOf(int local_index, int local_ranks, int gpus, bool allow
 std::vector<std::string> RankEnvironment(const v1::RankConfiguration& configuration, uint32_t rank,
                                          const std::string& address) {
   if (configuration.device() != "cuda") return {};
-  // A listener without authentication.
-  std::vector<std::string> variables = {"NCCL_RAS_ENABLE=0"};
+  std::vector<std::string> variables;
+  // A listener without authentication, unless it is asked for.
+  if (std::getenv("NCCL_RAS_ENABLE") == nullptr) variables.push_back("NCCL_RAS_ENABLE=0");
   if (!configuration.allow_shared_gpu()) return variables;
   variables.push_back(absl::StrCat("NCCL_HOSTID=cohort-rank-", rank));
   variables.insert(variables.end(), std::begin(kSharedGpuVariables), std::end(kSharedGpuVariables));

@@ -64,8 +64,12 @@ ModelOverrides OverridesOf(const v1::RankConfiguration& configuration) {
   return overrides;
 }
 
-absl::StatusOr<std::optional<ExpertExchangeKind>> ParseExchange(StringView name) {
-  if (name.empty() || name == "auto") return std::nullopt;
+absl::StatusOr<std::optional<ExpertExchangeKind>> ParseExchange(StringView name,
+                                                                StringView device) {
+  if (name.empty() || name == "auto") {
+    if (device == "cuda") return ExpertExchangeKind::kReplicated;  // the only one there
+    return std::nullopt;
+  }
   if (name == "replicated") return ExpertExchangeKind::kReplicated;
   if (name == "all-to-all") return ExpertExchangeKind::kAllToAll;
   return absl::InvalidArgumentError(
@@ -88,7 +92,8 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
   ASSIGN_OR_RETURN(options.dtype, ParseDType(configuration.dtype()));
-  ASSIGN_OR_RETURN(options.expert_exchange, ParseExchange(configuration.expert_exchange()));
+  ASSIGN_OR_RETURN(options.expert_exchange,
+                   ParseExchange(configuration.expert_exchange(), configuration.device()));
   options.model_dir = configuration.model();
   options.dummy_weights = configuration.dummy_weights();
   options.mask_padding = configuration.mask_padding();

@@ -10,10 +10,10 @@ absl::StatusOr<std::unique_ptr<ExpertExchange>> MakeExpertExchange(
     const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device) {
   CHECK_GE(options.max_tokens, 1);
   const bool is_replicated = options.kind == ExpertExchangeKind::kReplicated;
-  if (device.kind() != "cpu" && (plan.parallelism().dp > 1 || !is_replicated)) {
-    return absl::UnimplementedError(absl::StrCat("the exchange of rows for experts on device '",
-                                                 device.kind(),
-                                                 "' is not there yet: use --dp 1 or --device cpu"));
+  if (device.kind() != "cpu" && !is_replicated) {
+    return absl::UnimplementedError(
+        absl::StrCat("all-to-all exchange of rows for experts on device '", device.kind(),
+                     "' is not there yet: use --expert-exchange replicated or --device cpu"));
   }
   return is_replicated ? ReplicatedExchange::Create(options, plan, device)
                        : AllToAllExchange::Create(options, plan, device);

@@ -56,8 +56,8 @@ struct ExpertExchangeOptions {
   int64_t max_tokens = 0;  // rows of a step in each data-parallel group
 };
 
-// Allocates everything an exchange needs. UNIMPLEMENTED for rows that would have to move between
-// devices other than the CPU. `device` must outlive the exchange.
+// Allocates everything an exchange needs. UNIMPLEMENTED for all-to-all between devices other than
+// the CPU. `device` must outlive the exchange.
 absl::StatusOr<std::unique_ptr<ExpertExchange>> MakeExpertExchange(
     const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device);
 

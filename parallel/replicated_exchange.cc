@@ -1,7 +1,9 @@
 #include "parallel/replicated_exchange.h"
 
+#include <numeric>
+
 #include "absl/memory/memory.h"
-#include "parallel/row_stream.h"
+#include "kernels/check.h"
 
 namespace cohort {
 namespace {
@@ -15,17 +17,25 @@ TensorView Flat(TensorView rows) {
 
 absl::StatusOr<std::unique_ptr<ExpertExchange>> ReplicatedExchange::Create(
     const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device) {
-  auto exchange = absl::WrapUnique(new ReplicatedExchange());
+  auto exchange = absl::WrapUnique(new ReplicatedExchange(device));
   exchange->shape_ = ExpertRowShape::Of(options, plan);
   exchange->groups_ = plan.parallelism().dp;
   exchange->max_tokens_ = options.max_tokens;
-  if (exchange->groups_ > 1) {
-    const int64_t words = exchange->shape_.words();
-    const int64_t rows = exchange->max_rows();
-    ASSIGN_OR_RETURN(exchange->rows_, ExpertRowBuffer::Create(exchange->shape_, rows, device));
-    ASSIGN_OR_RETURN(exchange->own_, device.Allocate({options.max_tokens, words}, DType::kI32));
-    ASSIGN_OR_RETURN(exchange->gathered_, device.Allocate({rows, words}, DType::kI32));
+  if (exchange->groups_ == 1) {
+    return exchange;
   }
+  const int64_t words = exchange->shape_.words();
+  const int64_t rows = exchange->max_rows();
+  ASSIGN_OR_RETURN(exchange->rows_, ExpertRowBuffer::Create(exchange->shape_, rows, device));
+  ASSIGN_OR_RETURN(exchange->own_, device.Allocate({options.max_tokens, words}, DType::kI32));
+  ASSIGN_OR_RETURN(exchange->gathered_, device.Allocate({rows, words}, DType::kI32));
+  ASSIGN_OR_RETURN(exchange->numbers_, device.Allocate({rows}, DType::kI32));
+  ASSIGN_OR_RETURN(exchange->own_count_, device.Allocate({1}, DType::kI32));
+  ASSIGN_OR_RETURN(exchange->counts_, device.Allocate({exchange->groups_}, DType::kI32));
+  std::vector<int32_t> numbers(static_cast<size_t>(rows));
+  std::iota(numbers.begin(), numbers.end(), 0);
+  device.CopyFromHost(numbers.data(), exchange->numbers_.view());
+  RETURN_IF_ERROR(device.Synchronize());  // before the numbers are gone
   return exchange;
 }
 
@@ -35,8 +45,9 @@ int64_t ReplicatedExchange::Bytes(const ExpertExchangeOptions& options, const Sh
     return 0;
   }
   const ExpertRowShape shape = ExpertRowShape::Of(options, plan);
-  return ExpertRowBuffer::Bytes(shape, groups * options.max_tokens) +
-         (groups + 1) * options.max_tokens * shape.words() * SizeOf(DType::kI32);
+  const int64_t rows = groups * options.max_tokens;
+  return ExpertRowBuffer::Bytes(shape, rows) +
+         SizeOf(DType::kI32) * ((rows + options.max_tokens) * shape.words() + rows + groups + 1);
 }
 
 std::vector<Range> ReplicatedExchange::GatherParts(int64_t tokens, Communicator& data) const {
@@ -44,10 +55,11 @@ std::vector<Range> ReplicatedExchange::GatherParts(int64_t tokens, Communicator&
   for (int64_t group = 0; group < groups_; ++group) {
     places.push_back({group, group + 1});
   }
-  int32_t own = static_cast<int32_t>(tokens);
+  const int32_t own = static_cast<int32_t>(tokens);
+  device_.CopyFromHost(&own, own_count_.view());
+  data.AllGather(Flat(own_count_.view()), places, Flat(counts_.view()));
   std::vector<int32_t> counts(static_cast<size_t>(groups_));
-  data.AllGather(TensorView(&own, DType::kI32, {1, 1}), places,
-                 TensorView(counts.data(), DType::kI32, {1, groups_}));
+  device_.CopyToHost(counts_.view(), counts.data());
   std::vector<Range> parts;
   int64_t begin = 0;
   for (const int32_t count : counts) {
@@ -55,6 +67,25 @@ std::vector<Range> ReplicatedExchange::GatherParts(int64_t tokens, Communicator&
     begin += count;
   }
   return parts;
+}
+
+void ReplicatedExchange::CopyRows(TensorView from, TensorView to) const {
+  device_.ops().GatherRows(from, Numbers({0, to.rows()}), to);
+}
+
+TensorView ReplicatedExchange::Numbers(Range range) const {
+  return TensorView(numbers_.view().As<int32_t>() + range.begin, DType::kI32, {range.size()});
+}
+
+ReplicatedExchange::PackedColumns ReplicatedExchange::ColumnsOf(TensorView packed) const {
+  const int64_t rows = packed.rows();
+  const int64_t k = shape_.experts_per_token;
+  int32_t* const words = packed.As<int32_t>();
+  return {
+      .x = TensorView(words, shape_.act, {rows, shape_.hidden},
+                      shape_.words() * SizeOf(DType::kI32) / SizeOf(shape_.act)),
+      .ids = TensorView(words + shape_.x_words(), DType::kI32, {rows, k}, shape_.words()),
+      .weights = TensorView(words + shape_.x_words() + k, DType::kF32, {rows, k}, shape_.words())};
 }
 
 ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, TensorView out,
@@ -68,10 +99,12 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   }
   own_rows_ = parts[static_cast<size_t>(data.rank())];
   int64_t rows = parts.back().end;
+  CHECK_LE(rows, max_rows());
   const TensorView own = own_.view().Rows(0, x.rows());
-  for (int64_t row = 0; row < x.rows(); ++row) {
-    PackExpertRow(shape_, x, routing, row, own.Row<int32_t>(row));
-  }
+  const PackedColumns sent = ColumnsOf(own);
+  CopyRows(x, sent.x);
+  CopyRows(routing.ids, sent.ids);
+  CopyRows(routing.weights, sent.weights);
   for (Range& part : parts) {
     part = {part.begin * shape_.words(), part.end * shape_.words()};
   }
@@ -80,9 +113,10 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   rows = data.status().ok() ? rows : 0;  // of a failed gather nothing is used
   const ExpertRows all = {
       .x = rows_.x(rows), .routing = rows_.routing(rows), .sums = rows_.sums(rows)};
-  for (int64_t row = 0; row < rows; ++row) {
-    UnpackExpertRow(shape_, gathered.Row<int32_t>(row), all.x, all.routing, row);
-  }
+  const PackedColumns received = ColumnsOf(gathered.Rows(0, rows));
+  CopyRows(received.x, all.x);
+  CopyRows(received.ids, all.routing.ids);
+  CopyRows(received.weights, all.routing.weights);
   return all;
 }
 
@@ -92,7 +126,7 @@ void ReplicatedExchange::Combine(const ExpertRows& rows, TensorView out, Communi
   }
   data.AllReduceSum(rows.sums);
   if (data.status().ok()) {
-    CopyRows(rows.sums.Rows(own_rows_.begin, own_rows_.size()), out);
+    device_.ops().GatherRows(rows.sums, Numbers(own_rows_), out);
   }
 }
 

@@ -1,4 +1,5 @@
-// Every rank computes its experts' part of every row. See expert_exchange.h.
+// Every rank computes its experts' part of every row. See expert_exchange.h. Works on any device;
+// the host reads only how many rows each group has.
 #ifndef COHORT_PARALLEL_REPLICATED_EXCHANGE_H_
 #define COHORT_PARALLEL_REPLICATED_EXCHANGE_H_
 
@@ -23,10 +24,19 @@ class ReplicatedExchange : public ExpertExchange {
   int64_t max_rows() const override { return groups_ * max_tokens_; }
 
  private:
-  ReplicatedExchange() = default;
+  explicit ReplicatedExchange(Device& device) : device_(device) {}
   // Of every group, from the first of its rows to the one after its last.
   std::vector<Range> GatherParts(int64_t tokens, Communicator& data) const;
+  // The first rows of `from`, as many as `to` has.
+  void CopyRows(TensorView from, TensorView to) const;
+  TensorView Numbers(Range range) const;
+  // The parts of packed rows.
+  struct PackedColumns {
+    TensorView x, ids, weights;
+  };
+  PackedColumns ColumnsOf(TensorView packed) const;
 
+  Device& device_;
   ExpertRowShape shape_;
   int64_t groups_ = 1;  // data-parallel ones
   int64_t max_tokens_ = 0;
@@ -34,6 +44,9 @@ class ReplicatedExchange : public ExpertExchange {
   ExpertRowBuffer rows_;  // of all groups
   Tensor own_;            // [max tokens, words] int32
   Tensor gathered_;       // [groups * max tokens, words] int32
+  Tensor numbers_;        // [groups * max tokens] int32: 0, 1, 2, ...
+  Tensor own_count_;      // [1] int32
+  Tensor counts_;         // [groups] int32
   Range own_rows_;        // among those of all groups, in the exchange under way
 };
 

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from conftest import BINARY, Server, process_is_alive, wait_until
+from experts_test import CHECKPOINT as EXPERTS, GOLDEN, ids_of
 from second_node_test import PATIENT, free_port, node
 
 EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
@@ -67,6 +68,15 @@ def test_groups_of_one_rank_join_nobody(tiny, expected):
     with serve(tiny, 2, "--dp", "2") as server:
         assert server.tokens(*IDS) == expected
         assert [rank["transport"] for rank in server.status()["ranks"]] == ["", ""]
+
+
+@pytest.mark.parametrize("tp, dp, ep", [(2, 1, 2), (1, 2, 2), (2, 2, 4)])
+def test_experts_lie_on_several_gpus(tp, dp, ep):
+    prompt = GOLDEN["prompts"][1]
+    with serve(EXPERTS, tp * dp, "--tp", tp, "--dp", dp, "--ep", ep) as server:
+        assert server.score(*ids_of(prompt))[1:] == pytest.approx(prompt["logprobs"], abs=1e-4)
+        wanted = prompt["greedy"]["ids"][:4]
+        assert server.tokens(*ids_of(prompt), "--max-tokens", 4, "--ignore-eos") == wanted
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -234,6 +234,15 @@ TEST(Membership, OfSeveralGroupsThoseThatLieOnTwoAgentsAreAwaited) {
   EXPECT_EQ(group.Listens(2, 1).Actions(), "peers 1 [2,3]");
 }
 
+TEST(Membership, GroupsOfGpusWaitForTheirFirstRanksOnOneAgentToo) {
+  Group group(4, {.data_parallel = 2, .on_gpus = true});
+  group.Joins("local", 4);
+  for (uint32_t rank = 0; rank < 4; ++rank) group.IsReady(rank, 10 + rank);
+  group.Actions();
+  EXPECT_EQ(group.Listens(2, 1).Listens(3, 1).Actions(), "") << "rank 3 is no first one";
+  EXPECT_EQ(group.Listens(0, 1).Actions(), "peers 1 [0,2]");
+}
+
 TEST(Membership, ALostAgentEndsTheEpochAndTheOthersKeepTheirRanks) {
   Group group = ServingOnTwoAgents();
   group.Leaves("b");
