@@ -42,8 +42,8 @@ class Communicator {
   virtual void AllGather(TensorView shard, absl::Span<const Range> parts, TensorView out) = 0;
 
   // Rank r's rows for this rank become `receive`'s rows from r, and their count its count. The same
-  // capacity, columns and dtype on every rank; what `receive` holds beyond the counts is unspecified.
-  // The views share no memory.
+  // capacity, columns and dtype on every rank; what `receive` holds beyond the counts is
+  // unspecified. The views share no memory.
   virtual void AllToAll(const ExchangeView& send, const ExchangeView& receive) = 0;
 
   virtual void Barrier() = 0;
@@ -58,7 +58,8 @@ class Communicator {
   virtual absl::Status status() const = 0;
 
   // The end of every half-layer. Default: reduce, then the operation.
-  // x [tokens, hidden] partial sums, fp32 or act; the rest as Ops::AddRmsNorm.
+  // x [tokens, hidden] partial sums, fp32 or act, unspecified afterwards; the rest as
+  // Ops::AddRmsNorm.
   virtual void AllReduceAddRmsNorm(Ops& ops, TensorView x, TensorView residual, TensorView gamma,
                                    float eps, TensorView out);
 };

@@ -79,9 +79,9 @@ def test_experts_lie_on_several_gpus(tp, dp, ep):
         assert server.tokens(*ids_of(prompt), "--max-tokens", 4, "--ignore-eos") == wanted
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_request_and_the_group_comes_back(tiny, expected, victim):
-    with serve(tiny, 2, "--tp", "2") as server:
+@pytest.mark.parametrize("victim, reduction", [(0, "auto"), (1, "auto"), (1, "never")])
+def test_a_killed_rank_ends_the_request_and_the_group_comes_back(tiny, expected, victim, reduction):
+    with serve(tiny, 2, "--tp", "2", "--peer-reduction", reduction) as server:
         old = server.status()
         client = subprocess.Popen(
             [BINARY, "generate", "--server", server.address, "--token-ids", "1,2,3", "--max-tokens", "120",
