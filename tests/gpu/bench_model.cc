@@ -3,10 +3,25 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "parallel/plugin_communicator.h"
 #include "runtime/layout_cost.h"
 #include "tests/gpu/measurement.h"
 
 namespace cohort::gpu {
+namespace {
+
+// Its copies are ordered with the device's other work.
+std::unique_ptr<Communicator> GroupOfOne(Device& device) {
+  if (device.kind() != "cuda") {
+    return MakeSelfCommunicator();
+  }
+  auto group = MakePluginCommunicator(device, PluginCommunicatorOptions());
+  CHECK_OK(group.status());
+  CHECK_OK((*group)->Join());
+  return *std::move(group);
+}
+
+}  // namespace
 
 ModelRun::ModelRun(const Flags& flags, const std::string& checkpoint, int64_t sequences,
                    int64_t max_len, int64_t batch_tokens)
@@ -17,11 +32,15 @@ ModelRun::ModelRun(const Flags& flags, const std::string& checkpoint, int64_t se
   options_.max_running = sequences;
   options_.max_batch_tokens = batch_tokens;
   options_.kv_blocks = sequences * ((max_len + options_.block_size - 1) / options_.block_size);
-  auto worker = Worker::Create(config_, options_, OpenDevice(flags), nullptr);
+  std::unique_ptr<Device> device = OpenDevice(flags);
+  Device& kept = *device;  // by the worker
+  auto worker = Worker::Create(config_, options_, std::move(device), nullptr);
   CHECK_OK(worker.status());
   worker_ = *std::move(worker);
-  CHECK_OK(worker_->JoinEpoch(1, MakeSelfCommunicator()));
+  CHECK_OK(worker_->JoinEpoch(1, GroupOfOne(kept)));
 }
+
+ModelRun::~ModelRun() { worker_->LeaveEpoch(); }
 
 StepPlan ModelRun::PlanFor(int64_t first, int64_t count, int64_t rows, bool sample) {
   const int64_t blocks = options_.kv_blocks / options_.max_running;

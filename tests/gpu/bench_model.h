@@ -19,6 +19,7 @@ class ModelRun {
   // `checkpoint`, or fills dummy weights where it is empty.
   ModelRun(const Flags& flags, const std::string& checkpoint, int64_t sequences, int64_t max_len,
            int64_t batch_tokens);
+  ~ModelRun();
 
   // Forgets all sequences.
   void Restart() {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <thread>
 
+#include "parallel/plugin_communicator.h"
 #include "parallel/thread_communicator.h"
 
 namespace cohort {
@@ -16,6 +17,7 @@ absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(
   for (int rank = 0; rank < options.parallelism.world(); ++rank) {
     options.rank = rank;
     ASSIGN_OR_RETURN(auto device, Device::Create(device_options));
+    if (device->kind() == "cuda") ranks->gpu_ = device.get();  // the worker keeps it
     ASSIGN_OR_RETURN(auto worker, Worker::Create(config, options, std::move(device), nullptr));
     ranks->workers_.push_back(std::move(worker));
   }
@@ -24,6 +26,20 @@ absl::StatusOr<std::unique_ptr<WorkerRanks>> WorkerRanks::Create(
 }
 
 absl::Status WorkerRanks::Join(uint64_t epoch, absl::Duration timeout) {
+  epoch_ = epoch;
+  last_step_ = 0;
+  return gpu_ != nullptr ? JoinGpu() : JoinThreads(timeout);
+}
+
+// A group of one whose copies are ordered with the device's work.
+absl::Status WorkerRanks::JoinGpu() {
+  CHECK_EQ(options_.parallelism.world(), 1);
+  ASSIGN_OR_RETURN(auto group, MakePluginCommunicator(*gpu_, PluginCommunicatorOptions()));
+  RETURN_IF_ERROR(group->Join());
+  return workers_[0]->JoinEpoch(epoch_, std::move(group));
+}
+
+absl::Status WorkerRanks::JoinThreads(absl::Duration timeout) {
   const Parallelism& parallelism = options_.parallelism;
   std::vector<std::vector<std::unique_ptr<Communicator>>> tensor, data;  // [group][rank in it]
   for (int group = 0; group < parallelism.dp; ++group) {
@@ -34,11 +50,9 @@ absl::Status WorkerRanks::Join(uint64_t epoch, absl::Duration timeout) {
   }
   const size_t tp = static_cast<size_t>(parallelism.tp);
   for (size_t rank = 0; rank < workers_.size(); ++rank) {
-    RETURN_IF_ERROR(workers_[rank]->JoinEpoch(epoch, std::move(tensor[rank / tp][rank % tp]),
+    RETURN_IF_ERROR(workers_[rank]->JoinEpoch(epoch_, std::move(tensor[rank / tp][rank % tp]),
                                               std::move(data[rank % tp][rank / tp])));
   }
-  epoch_ = epoch;
-  last_step_ = 0;
   return absl::OkStatus();
 }
 

@@ -39,6 +39,8 @@ class WorkerRanks {
 
  private:
   explicit WorkerRanks(const WorkerOptions& options) : options_(options) {}
+  absl::Status JoinGpu();
+  absl::Status JoinThreads(absl::Duration timeout);
   // A plan for the first slot of the group in use that follows the last one; it begins with `admit`
   // at position 0.
   StepPlan NextPlan(int64_t first_position, int64_t rows, const AdmitSequence& admit);
@@ -48,6 +50,7 @@ class WorkerRanks {
   WorkerOptions options_;
   int group_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;
+  Device* gpu_ = nullptr;  // of the worker, where it is one
   uint64_t epoch_ = 0;
   uint64_t last_step_ = 0;
   int32_t blocks_used_ = 0;
