@@ -241,11 +241,6 @@ void Ops::DualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_he
   }
 }
 
-void Ops::DoDualChunkAttention(TensorView, absl::Span<const int32_t>, const DualChunks&,
-                               const BatchView&, const KvView&, float, TensorView) {
-  CHECK(HasDualChunkAttention()) << "this device has no dual chunk attention";
-}
-
 void Ops::SiluMultiply(TensorView gate_up, TensorView out) {
   CheckSilu(gate_up, out);
   if (out.rows() > 0 && out.columns() > 0) {

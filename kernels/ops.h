@@ -130,7 +130,8 @@ class Ops {
                       const BatchView& batch, const KvView& kv);
 
   // out[t, h] = softmax(scale * q[t, h] . keys) values over positions 0..positions[t]; logits,
-  // softmax and the weighted sum in fp32. queries [tokens, query_heads * head_dim] act, rows may be
+  // softmax and the weighted sum in fp32; a backend may round the weights of that sum to act, their
+  // total not. queries [tokens, query_heads * head_dim] act, rows may be
   // strided; kv_head_of_query [query_heads] int32 (host memory); out [tokens, query_heads *
   // head_dim] act.
   void PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
@@ -145,7 +146,6 @@ class Ops {
   void DualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                           const DualChunks& chunks, const BatchView& batch, const KvView& kv,
                           float scale, TensorView out);
-  virtual bool HasDualChunkAttention() const { return false; }  // else it may not be called
 
   // out = round(round(silu(gate)) * up). gate_up [tokens, 2 * columns] act, gate first; out
   // [tokens, columns] act.
@@ -272,7 +272,7 @@ class Ops {
                                 TensorView out) = 0;
   virtual void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                                     const DualChunks& chunks, const BatchView& batch,
-                                    const KvView& kv, float scale, TensorView out);
+                                    const KvView& kv, float scale, TensorView out) = 0;
   virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
   // The coarse operations are made of the small ones; a backend overrides what it can fuse.
   virtual void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,

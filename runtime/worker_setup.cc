@@ -33,10 +33,6 @@ absl::Status CheckWorkerOptions(const ModelConfig& config, const WorkerOptions& 
   RETURN_IF_ERROR(CheckOption("max_running", options.max_running, 1 << 20));
   RETURN_IF_ERROR(CheckOption("max_model_len", options.max_model_len, config.position_limit));
   RETURN_IF_ERROR(CheckOption("vocab_size", config.vocabulary, kMaxVocabulary));
-  if (config.dual_chunk.has_value() && !device->ops().HasDualChunkAttention()) {
-    return absl::UnimplementedError(absl::StrCat("dual chunk attention on device '", device->kind(),
-                                                 "' is not there yet: use --device cpu"));
-  }
   if (options.host_embedding && config.tied_embeddings) {
     return absl::InvalidArgumentError(
         "the embedding cannot lie in host memory: it is the model's head too");

@@ -219,16 +219,8 @@ void ExpectRows(const HostTensor& actual, const Text& text, int64_t begin, float
 // distances that stop growing early, late, or never.
 const Chunking kChunkings[] = {{20, 17}, {100, 70}, {40, 13}, {9, 8}, {2, 1}};
 
-void OnEachDeviceWithChunks(const std::function<void(Device&)>& body) {
-  OnEachDevice([&](Device& device) {
-    if (device.ops().HasDualChunkAttention()) {
-      body(device);
-    }
-  });
-}
-
 TEST(DualChunkAttention, MatchesTheFormulasOverManyChunks) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(1);
     for (const Chunking& chunking : kChunkings) {
       for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -243,7 +235,7 @@ TEST(DualChunkAttention, MatchesTheFormulasOverManyChunks) {
 }
 
 TEST(DualChunkAttention, IsPlainAttentionInTheFirstChunk) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(2);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       Text text = MakeText(random, {100, 70}, dtype, 16, 70);
@@ -254,7 +246,7 @@ TEST(DualChunkAttention, IsPlainAttentionInTheFirstChunk) {
 }
 
 TEST(DualChunkAttention, ResultsDoNotDependOnTheStepsThatComputeThem) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(3);
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       const Text text = MakeText(random, {40, 30}, dtype, 12, 140);
@@ -272,7 +264,7 @@ TEST(DualChunkAttention, ResultsDoNotDependOnTheStepsThatComputeThem) {
 
 // The shapes that CUDA computes on tensor cores: chunks of rows, and rows that are decoded.
 TEST(DualChunkAttention, MatchesTheFormulasOnTensorCores) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(4);
     for (const Chunking& chunking : kChunkings) {
       for (const int64_t head_dim : {64, 128}) {
@@ -301,7 +293,7 @@ TEST(DualChunkAttention, MatchesTheFormulasOnTensorCores) {
 
 // A decode over many ranges of keys, each with its parts.
 TEST(DualChunkAttention, LongSequencesAreMerged) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(5);
     const Text text = MakeText(random, {300, 220}, DType::kBF16, 64, 900);
     Attention attention(device, text, 32);
@@ -312,7 +304,7 @@ TEST(DualChunkAttention, LongSequencesAreMerged) {
 }
 
 TEST(DualChunkAttention, IsPlainAttentionInTheFirstChunkOnTensorCores) {
-  OnEachDeviceWithChunks([](Device& device) {
+  OnEachDevice([](Device& device) {
     std::mt19937_64 random(6);
     for (const int64_t head_dim : {64, 128}) {
       Text text = MakeText(random, {300, 170}, DType::kBF16, head_dim, 170);

@@ -221,6 +221,15 @@ CohortCudaTable MakeTable() {
     d->heads.assign(heads, heads + query_heads);
     d->real = scale;
   };
+  table.dual_chunk_attention = [](D* d, const T* queries, const int32_t* heads, int64_t query_heads,
+                                  const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
+                                  const CohortCudaKv* kv, float scale, const T* out) {
+    d->Note("dual_chunk_attention", queries, &chunks->rope.cosine, &chunks->rope.sine,
+            &batch->logit_factors, &kv->keys, &kv->values, out);
+    d->heads.assign(heads, heads + query_heads);
+    d->number = 100 * chunks->chunk_size + chunks->chunk_length;
+    d->real = scale;
+  };
   table.silu_multiply = [](D* d, const T* x, const T* out) { d->Note("silu_multiply", x, out); };
   table.gather_rows = [](D* d, const T* x, const T* rows, const T* out) {
     d->Note("gather_rows", x, rows, out);
@@ -422,7 +431,6 @@ TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
               ElementsAre(qkv.data, rope.cosine.data, rope.sine.data, batch.positions.data,
                           batch.sequence_of_token.data, batch.block_table.data,
                           batch.rope_rows.data, kv.keys.data, kv.values.data));
-  EXPECT_FALSE(device_.ops().HasDualChunkAttention());
   device_.ops().PagedAttention(queries, {0, 0}, batch, kv, 0.5f, out);
   EXPECT_EQ(other_side_.verb, "paged_attention");
   EXPECT_THAT(other_side_.heads, ElementsAre(0, 0));
@@ -431,6 +439,29 @@ TEST_F(PluginDeviceTest, AttentionVerbsArrive) {
               ElementsAre(queries.data, batch.positions.data, batch.sequence_of_token.data,
                           batch.block_table.data, kv.keys.data, kv.values.data, out.data));
   EXPECT_THAT(other_side_.tensors[4].dims, ElementsAre(3, 1, 4, 8));
+}
+
+TEST_F(PluginDeviceTest, DualChunkAttentionArrives) {
+  const TensorView queries = View({2, 16}, DType::kF32);
+  const TensorView out = View({2, 16}, DType::kF32);
+  const RopeTable rope = {View({8, 4}, DType::kF32), View({8, 4}, DType::kF32)};
+  const BatchView batch = {.tokens = 2,
+                           .sequences = 1,
+                           .positions = View({2}, DType::kI32),
+                           .sequence_of_token = View({2}, DType::kI32),
+                           .block_table = View({1, 3}, DType::kI32),
+                           .logit_factors = View({2}, DType::kF32),
+                           .first_rows = View({2}, DType::kI32),
+                           .longest_chunk = 2};
+  const KvView kv = {View({3, 1, 4, 8}, DType::kF32), View({3, 1, 4, 8}, DType::kF32)};
+  device_.ops().DualChunkAttention(queries, {0, 0}, {9, 4, rope}, batch, kv, 0.5f, out);
+  EXPECT_EQ(other_side_.verb, "dual_chunk_attention");
+  EXPECT_EQ(other_side_.number, 904);
+  EXPECT_THAT(other_side_.heads, ElementsAre(0, 0));
+  EXPECT_EQ(other_side_.real, 0.5f);
+  EXPECT_THAT(Arrived(),
+              ElementsAre(queries.data, rope.cosine.data, rope.sine.data, batch.logit_factors.data,
+                          kv.keys.data, kv.values.data, out.data));
 }
 
 TEST_F(PluginDeviceTest, SamplingVerbsArrive) {

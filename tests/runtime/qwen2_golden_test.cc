@@ -241,10 +241,6 @@ TEST_P(Qwen2GoldenTest, CudaGivesTheReferencesAnswers) {
   }
   DeviceOptions cuda;
   cuda.kind = "cuda";
-  if (LoadModelConfig(GoldenFolder(GetParam()))->dual_chunk.has_value() &&
-      !(*Device::Create(cuda))->ops().HasDualChunkAttention()) {
-    GTEST_SKIP() << "this backend has no dual chunk attention";
-  }
   const Golden golden = ReadGolden(GetParam());
   const auto ranks = MakeRanks(GetParam(), {}, DType::kF32, {}, cuda);
   for (const GoldenPrompt& prompt : golden.prompts) {
