@@ -151,15 +151,19 @@ void Block::MakeThreads() {
     PrepareFiber(&thread.fiber, [] {
       EnterFiber();
       Block* block = current->block;
-      block->grid().call();
-      block->End();
+      try {
+        block->grid().call();
+        block->End();
+      } catch (const KernelFailure&) {
+      }
+      block->Abandon();
     });
   }
 }
 
 void Block::PoisonShared(uint64_t number) {
-  std::memset(shared_, kPoison, grid_->shared_bytes);
   PoisonBeyond(shared_, grid_->shared_bytes, shared_capacity_);
+  std::memset(shared_, kPoison, grid_->shared_bytes);
   // Static shared memory of all kernels together: now and then is enough.
   if (number % 8 == 0) {
     if (statics_bytes_ == 0 || module_of_kernel_ != grid_->kernel) {
@@ -465,7 +469,7 @@ void Block::Fail(const std::string& what) {
     }
   }
   grid_->has_failed = true;
-  Abandon();
+  throw KernelFailure();
 }
 
 void Meet(uint32_t mask, const Collective& collective, void* operand, const char* file, int line) {

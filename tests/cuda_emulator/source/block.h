@@ -67,6 +67,9 @@ struct PendingBulkCopy {
   uint64_t* barrier;
 };
 
+// Ends a thread that found that the kernel is wrong.
+struct KernelFailure {};
+
 // What a thread waits for, for the report.
 struct Wait {
   const char* what = nullptr;  // null: it does not
@@ -131,6 +134,8 @@ class Block {
   void Named(int id, int threads, bool waits, const char* file, int line);
   void Yield();
   [[noreturn]] void End();
+  // Leaves the block as it is.
+  [[noreturn]] void Abandon();
   [[noreturn]] void Fail(const std::string& what);
   bool Flip() { return early_ == 2 ? (random_.Next() & 1) != 0 : early_ == 1; }
   BlockThread& self() { return *static_cast<BlockThread*>(current); }
@@ -157,7 +162,6 @@ class Block {
   void Suspend();
   void SwitchToNext(bool is_last);
   void MakeCurrent(BlockThread* thread);
-  [[noreturn]] void Abandon();
   bool AllMeet(uint32_t warp, uint32_t mask, const Collective& collective) const;
   void Perform(uint32_t warp, uint32_t mask, const Collective& collective);
   void Release(NamedState* barrier);
