@@ -251,9 +251,13 @@ void Block::Yield() {
   if (grid_->has_failed.load(std::memory_order_relaxed)) {
     Abandon();
   }
-  if (idle_yields_++ == 0) {
+  // A thread that alone can go on spins for all: on a busy machine each of its yields takes long.
+  const uint32_t round = 64 * alive_;
+  const uint32_t before = idle_yields_;
+  idle_yields_ += ready_.is_empty() ? alive_ : 1;
+  if (before == 0) {
     spinning_since_ = std::chrono::steady_clock::now();
-  } else if (idle_yields_ % (64 * alive_) == 0) {
+  } else if (before / round != idle_yields_ / round) {
     sched_yield();
     grid_->start_others();
     if (std::chrono::steady_clock::now() - spinning_since_ > kSpinLimit) {
