@@ -49,9 +49,7 @@ copy_stripped() {
 for program in "${programs[@]}"; do
   copy_stripped "$build/bin/$program" "$bundle/bin"
 done
-if [[ $emulated -eq 0 ]]; then
-  copy_stripped "$build/bin/cohort_gpu_limits" "$bundle/bin"
-fi
+copy_stripped "$(dirname "$plugin_folder")/bin/cohort_gpu_limits" "$bundle/bin"
 for library in "$plugin_folder"/*.so; do
   copy_stripped "$library" "$bundle/lib"
 done

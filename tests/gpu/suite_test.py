@@ -61,6 +61,8 @@ def test_without_limits_nothing_is_met(tmp_path):
 def bundle(tmp_path_factory):
     if not (BUILD / "cuda_emulator/lib/libcohort_cuda.so").exists():
         pytest.skip("the emulated GPU is not built")
+    if os.environ.get("COHORT_SANITIZE"):
+        pytest.skip("the programs run under sanitizers in tests of their own")
     folder = tmp_path_factory.mktemp("bundle")
     subprocess.run(["bash", FOLDER / "pack.sh", "--build", BUILD, "--emulated", "--output", folder / "suite.tar.gz"], check=True)
     subprocess.run(["tar", "xzf", "suite.tar.gz"], cwd=folder, check=True)
