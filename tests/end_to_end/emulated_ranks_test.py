@@ -18,14 +18,17 @@ IDS = ("--token-ids", "300,17,42,5,99,256,411,3", "--max-tokens", "6", "--ignore
 pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="the emulated GPU is not built")
 
 
+def with_gpus(count):
+    return {"COHORT_EMULATOR_DEVICES": str(count), "COHORT_EMULATOR_MEMORY_MIB": "8192"}
+
+
 def serve(model, gpus, *flags):
-    return Server(model, "--device", "cuda", *flags, binary=str(EMULATED),
-                  variables={"COHORT_EMULATOR_DEVICES": str(gpus)})
+    return Server(model, "--device", "cuda", *flags, binary=str(EMULATED), variables=with_gpus(gpus))
 
 
 def refusal(model, gpus, *flags):
     done = subprocess.run([str(EMULATED), "serve", str(model), "--listen", "127.0.0.1:0", "--device", "cuda", *flags],
-                          capture_output=True, timeout=120, env={**os.environ, "COHORT_EMULATOR_DEVICES": str(gpus)})
+                          capture_output=True, timeout=120, env={**os.environ, **with_gpus(gpus)})
     assert done.returncode == 1, done
     return done.stderr.decode()
 
@@ -55,7 +58,7 @@ def test_three_ranks_share_a_gpu(tiny, expected):
 
 def test_the_id_of_a_group_travels_between_nodes(tiny, expected, tmp_path):
     port = free_port()
-    with node(tmp_path, "b", port, binary=str(EMULATED)):
+    with node(tmp_path, "b", port, binary=str(EMULATED), environment=with_gpus(1)):
         with serve(tiny, 1, "--tp", "2", "--allow-shared-gpu", "--agents", "2", "--cluster-listen",
                    f"127.0.0.1:{port}", *PATIENT) as server:
             assert server.tokens(*IDS) == expected
