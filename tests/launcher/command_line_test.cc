@@ -204,7 +204,8 @@ TEST(CommandLine, HelpGoesToStandardOutputAndExplainsTheFlags) {
   const CommandLine serve = Parse({"serve", "--help"});
   EXPECT_EQ(serve.exit_code, 0);
   EXPECT_EQ(serve.error, "");
-  for (const char* text : {"--tp", "--kv-memory", "--no-mask-padding", "(default: 512MiB)"}) {
+  for (const char* text : {"--tp", "--kv-memory", "--no-mask-padding",
+                           "(default: 512MiB; with cuda what --gpu-memory leaves)"}) {
     EXPECT_THAT(serve.output, HasSubstr(text));
   }
 }
