@@ -27,9 +27,12 @@ void CheckMassRequests(const TensorView& logits, absl::Span<const MassRequest> r
   CheckLogits(logits, name);
   CheckDType(out, DType::kI32, name);
   CheckShape(out, Shape{static_cast<int64_t>(requests.size()), 2}, name);
+  int32_t before = -1;  // edits are made in place: a row may come only once
   for (const MassRequest& request : requests) {
     CHECK(request.row >= 0 && request.row < logits.rows())
         << name << ": row " << request.row << " of " << logits.rows();
+    CHECK_GT(request.row, before) << name << ": rows must ascend";
+    before = request.row;
     CHECK_GT(request.temperature, 0) << name;
     CHECK(!std::isnan(request.largest) && !std::isnan(request.lowest)) << name;
   }

@@ -152,7 +152,7 @@ std::vector<int32_t> Masses(Device& device, const Rows& rows,
   return Words(words);
 }
 
-// Of the rows that hold something to choose; the last of them twice.
+// Of the rows that hold something to choose.
 std::vector<MassRequest> AnyMassRequests(std::mt19937_64& random, const Rows& rows,
                                          const std::vector<OwnedEdits>& edits, Device& cpu) {
   std::vector<CandidateRequest> first;
@@ -168,14 +168,9 @@ std::vector<MassRequest> AnyMassRequests(std::mt19937_64& random, const Rows& ro
       requests.push_back({.row = static_cast<int32_t>(row),
                           .edits = edits[row].view,
                           .temperature = OneOf(random, {0.01f, 1.0f, 40.0f}),
-                          .largest = largest,
+                          .largest = largest + OneOf(random, {0.0f, 100.0f}),
                           .lowest = OneOf(random, {-HUGE_VALF, largest - 1})});
     }
-  }
-  if (!requests.empty()) {
-    requests.push_back(requests.back());
-    requests.back().edits = {};
-    requests.back().largest += 100;
   }
   return requests;
 }
