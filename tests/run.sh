@@ -47,7 +47,7 @@ if [[ "$mode" != --quick ]]; then
   # ThreadSanitizer does not know gRPC (hundreds of reports inside it): the engine side only, threads as ranks.
   # Left out too: more sizes of operations whose threads other tests of theirs watch.
   build_and_test tsan -E 'HostProcess|PagedAttentionBf16|TensorCores|RoutedFfn.*(Tiles|LargeBatch|ManyExperts)|TakesTheInnerDimensions'
-  # The end-to-end tests run against the sanitized binary too. Other orders of the emulated GPU were tried in the release build.
-  build_and_test asan -E 'cuda_emulator.seed'
+  # The end-to-end tests run against the sanitized binary too; ranks and other orders of the emulated GPU were tried in the release build.
+  build_and_test asan -E 'cuda_emulator.seed|end_to_end.emulated'
 fi
 step "all tests passed"
