@@ -5,7 +5,6 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
-#include <atomic>
 #include <cstddef>
 #include <map>
 #include <memory>
@@ -68,8 +67,6 @@ struct CohortCudaDevice {
   std::vector<void*> free_peer_buffers;   // peers.cc; kPeerBufferBytes each
   cohort::cuda::StreamProgress progress;  // for the watch over collectives
   CohortCudaError first_error{};          // since the last Synchronize or MarkWait
-  // What is enqueued is recorded (recording.cc). Other threads leave the stream alone meanwhile.
-  std::atomic<bool> is_recording{false};
 };
 
 namespace cohort::cuda {

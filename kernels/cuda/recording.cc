@@ -85,13 +85,9 @@ CohortCudaError RecordingBegin(CohortCudaDevice* device) noexcept {
   if (device->first_error.code != kCohortCudaOk) {
     return std::exchange(device->first_error, Ok());
   }
-  device->is_recording = true;
   // Other threads may go on calling CUDA: what watches a communicator does.
   const cudaError_t result =
       cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal);
-  if (result != cudaSuccess) {
-    device->is_recording = false;
-  }
   return FromCuda(result, "cudaStreamBeginCapture");
 }
 
@@ -99,7 +95,6 @@ CohortCudaError RecordingEnd(CohortCudaDevice* device, CohortCudaRecording** rec
   *recording = nullptr;
   cudaGraph_t graph = nullptr;
   cudaError_t result = cudaStreamEndCapture(device->stream, &graph);
-  device->is_recording = false;
   if (result != cudaSuccess) {
     Stick(device, FromCuda(result, "cudaStreamEndCapture"));
   }
