@@ -3,7 +3,7 @@
 namespace cohort {
 
 absl::StatusOr<Tensor> MeteredDevice::Allocate(Shape shape, DType dtype) {
-  ASSIGN_OR_RETURN(Tensor tensor, device_->Allocate(shape, dtype));
+  ASSIGN_OR_RETURN(Tensor tensor, ForwardingDevice::Allocate(shape, dtype));
   bytes_ += tensor.bytes();
   return tensor;
 }

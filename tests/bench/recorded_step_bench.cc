@@ -9,10 +9,13 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/forwarding_device.h"
 #include "runtime/worker.h"
 
 namespace cohort {
@@ -46,41 +49,14 @@ class EmptyRecording : public Recording {
 };
 
 // The CPU, whose recordings are empty: tokens stay what they were.
-class IdleDevice : public Device {
+class IdleDevice : public ForwardingDevice {
  public:
-  explicit IdleDevice(std::unique_ptr<Device> cpu) : cpu_(std::move(cpu)) {}
+  using ForwardingDevice::ForwardingDevice;
 
-  StringView kind() const override { return cpu_->kind(); }
-  std::string description() const override { return cpu_->description(); }
-  absl::StatusOr<Tensor> Allocate(Shape shape, DType dtype) override {
-    return cpu_->Allocate(shape, dtype);
-  }
-  void CopyFromHost(const void* source, TensorView destination) override {
-    cpu_->CopyFromHost(source, destination);
-  }
-  void CopyToHost(TensorView source, void* destination) override {
-    cpu_->CopyToHost(source, destination);
-  }
-  absl::StatusOr<Tensor> AllocateHost(Shape shape, DType dtype) override {
-    return cpu_->AllocateHost(shape, dtype);
-  }
-  void EnqueueCopyFromHost(const void* source, TensorView destination) override {
-    cpu_->EnqueueCopyFromHost(source, destination);
-  }
-  void EnqueueCopyToHost(TensorView source, void* destination) override {
-    cpu_->EnqueueCopyToHost(source, destination);
-  }
-  absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override { return cpu_->CreateMark(); }
   bool records_steps() const override { return true; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()>) override {
     return std::make_unique<EmptyRecording>();
   }
-  absl::StatusOr<DeviceMemory> memory() const override { return cpu_->memory(); }
-  absl::Status Synchronize() override { return cpu_->Synchronize(); }
-  Ops& ops() override { return cpu_->ops(); }
-
- private:
-  std::unique_ptr<Device> cpu_;
 };
 
 std::unique_ptr<Worker> MakeWorker(int64_t sequences, int64_t steps) {
