@@ -99,6 +99,13 @@ class Server:
         wait_until(lambda: self.status()["kv_blocks_used"] == 0 and self.status()["running"] == 0, seconds,
                    "all blocks free")
 
+    def wait_for_an_epoch_after(self, epoch, seconds=60):
+        def serves_again():
+            status = self.status()
+            return status["state"] == "serving" and status["epoch"] > epoch
+
+        wait_until(serves_again, seconds, "the next epoch serves")
+
     def stop(self, signal_number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(signal_number)

@@ -68,11 +68,7 @@ def test_a_killed_rank_of_either_group_is_replaced_and_the_others_keep_theirs(sl
         assert json.loads(out)["outputs"][0]["finish_reason"] == "error"
         assert b"UNAVAILABLE" in errors and str(pids[victim]).encode() in errors, errors
 
-        def serves_again():
-            status = server.status()
-            return status["state"] == "serving" and status["epoch"] > old["epoch"]
-
-        wait_until(serves_again, 60, "the next epoch serves")
+        server.wait_for_an_epoch_after(old["epoch"])
         new = server.rank_pids()
         assert [new[i] == pids[i] for i in range(4)] == [i != victim for i in range(4)]
         assert [server.tokens(*GREEDY) for _ in range(2)] == [expected] * 2

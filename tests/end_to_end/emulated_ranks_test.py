@@ -96,11 +96,7 @@ def test_a_killed_rank_ends_the_request_and_the_group_comes_back(tiny, expected,
         assert json.loads(out)["outputs"][0]["finish_reason"] == "error"
         assert b"UNAVAILABLE" in errors and str(pids[victim]).encode() in errors, errors
 
-        def serves_again():
-            status = server.status()
-            return status["state"] == "serving" and status["epoch"] > old["epoch"]
-
-        wait_until(serves_again, 90, "the next epoch serves")
+        server.wait_for_an_epoch_after(old["epoch"], 90)
         new = server.rank_pids()
         assert new[1 - victim] == pids[1 - victim], "the survivor keeps its process and weights"
         assert new[victim] != pids[victim] and not process_is_alive(pids[victim])

@@ -42,11 +42,7 @@ def test_a_killed_rank_ends_requests_and_the_group_comes_back(slow, victim):
         assert json.loads(out)["outputs"][0]["finish_reason"] == "error"
         assert b"UNAVAILABLE" in errors and str(pids[victim]).encode() in errors, errors
 
-        def serves_again():
-            status = server.status()
-            return status["state"] == "serving" and status["epoch"] > old["epoch"]
-
-        wait_until(serves_again, 60, "the next epoch serves")
+        server.wait_for_an_epoch_after(old["epoch"])
         new = server.rank_pids()
         assert new[1 - victim] == pids[1 - victim], "the survivor keeps its process"
         assert new[victim] != pids[victim]

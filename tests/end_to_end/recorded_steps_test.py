@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from conftest import Server, wait_until
+from conftest import Server
 
 GREEDY = ("--token-ids", "300,17,42,5,99,256,411,3", "--max-tokens", "24", "--ignore-eos")
 KINDS = [
@@ -46,9 +46,5 @@ def test_a_group_in_its_next_epoch_records_anew(tiny):
         expected, old = server.tokens(*GREEDY), server.status()
         os.kill(server.rank_pids()[1], signal.SIGKILL)
 
-        def serves_again():
-            status = server.status()
-            return status["state"] == "serving" and status["epoch"] > old["epoch"]
-
-        wait_until(serves_again, 60, "the next epoch serves")
+        server.wait_for_an_epoch_after(old["epoch"])
         assert [server.tokens(*GREEDY) for _ in range(3)] == [expected] * 3
