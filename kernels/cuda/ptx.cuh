@@ -1,6 +1,7 @@
-// The PTX instructions that CUDA C++ has no name for, one small function each; the only file with
-// inline PTX. Every function compiles for 8.0 and later. Those marked 9.0 trap on older devices (or
-// do nothing, where that is right): a launcher chooses its kernel by device->compute.
+// The PTX instructions that CUDA C++ has no name for, one small function each; inline PTX stands
+// here and in wgmma.cuh alone. Every function compiles for 8.0 and later. Those marked 9.0 trap on
+// older devices (or do nothing, where that is right): a launcher chooses its kernel by
+// device->compute.
 //
 // tests/cuda_emulator/include/kernels/cuda/ptx.cuh holds the same functions for the emulated GPU:
 // what is added here is added there. Semantics: the PTX ISA manual, under the instruction's name.

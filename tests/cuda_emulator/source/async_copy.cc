@@ -64,6 +64,12 @@ void CopyAsync16(void* shared, const void* global, bool valid) {
   RequireAligned(shared, 16, "CopyAsync16 to shared memory");
   RequireAligned(global, 16, "CopyAsync16 from global memory");
   const PendingCopy copy = {shared, global, valid, Self().copy_groups};
+  const auto offset =
+      static_cast<uint64_t>(static_cast<unsigned char*>(shared) - current->dynamic_shared);
+  if (offset < current->block->grid().shared_bytes) {
+    current->block->unfenced_writes().Write(static_cast<uint32_t>(offset), current->number,
+                                            copy.group);
+  }
   if (HappensEarly()) {
     PerformCopy(copy);
   } else {
@@ -80,6 +86,14 @@ void CopyAsyncWait(int pending) {
   });
   std::for_each(thread.copies.begin(), end, PerformCopy);
   thread.copies.erase(thread.copies.begin(), end);
+  const auto left = static_cast<uint32_t>(pending);
+  if (thread.copy_groups > left + thread.waited_groups) {
+    thread.waited_groups = thread.copy_groups - left;
+  }
+}
+
+void FenceProxyAsync() {
+  current->block->unfenced_writes().Fence(current->number, Self().waited_groups);
 }
 
 void BarrierInit(uint64_t* barrier, uint32_t arrivals) {

@@ -113,6 +113,7 @@ void Block::MakeThreads() {
     thread.has_ended = false;
     thread.has_waited_for_predecessor = false;
     thread.copy_groups = 0;
+    thread.waited_groups = 0;
     thread.copies.clear();
     PrepareFiber(&thread.fiber, [] {
       EnterFiber();
@@ -157,6 +158,8 @@ void Block::Begin(Grid* grid, uint3 index, uint64_t number) {
   is_abandoned_ = false;
   idle_yields_ = 0;
   bulk_copies_.clear();
+  warpgroups_.Reset(threads_count_);
+  unfenced_writes_.Reset(threads_count_, grid->shared_bytes);
   PoisonShared(number);
   MakeThreads();
   warps_.assign((threads_count_ + 31) / 32, Warp{});
@@ -242,6 +245,9 @@ void Block::End() {
   BlockThread& thread = self();
   if (grid_->is_programmatic && !thread.has_waited_for_predecessor) {
     Fail("a thread of a programmatic launch ended without WaitForPredecessor()");
+  }
+  if (const char* reason = warpgroups_.ReasonAgainstEnd(thread.number, alive_ == 1)) {
+    Fail(reason);
   }
   thread.has_ended = true;
   thread.wait.what = nullptr;

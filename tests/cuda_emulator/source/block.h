@@ -13,6 +13,7 @@
 
 #include "cuda_emulator/thread.h"
 #include "fiber.h"
+#include "warpgroup.h"
 
 namespace cuda_emulator {
 
@@ -86,7 +87,8 @@ struct BlockThread : Thread {
   int vote = 0;  // what its barrier voted
   bool has_ended = false;
   bool has_waited_for_predecessor = false;
-  uint32_t copy_groups = 0;  // committed
+  uint32_t copy_groups = 0;    // committed
+  uint32_t waited_groups = 0;  // of those, that have come
   std::vector<PendingCopy> copies;
 };
 
@@ -142,6 +144,8 @@ class Block {
   Grid& grid() { return *grid_; }
   Random& random() { return random_; }
   std::vector<PendingBulkCopy>& bulk_copies() { return bulk_copies_; }
+  Warpgroups& warpgroups() { return warpgroups_; }
+  UnfencedWrites& unfenced_writes() { return unfenced_writes_; }
 
  private:
   struct NamedState {
@@ -179,6 +183,8 @@ class Block {
   NamedState barriers_[16];
   ReadyThreads ready_;
   std::vector<PendingBulkCopy> bulk_copies_;
+  Warpgroups warpgroups_;
+  UnfencedWrites unfenced_writes_;
   StackPool stacks_;
   Fiber host_;
   unsigned char* shared_ = nullptr;

@@ -56,6 +56,7 @@ void LaunchSuccessor();
 void CopyAsync16(void* shared, const void* global, bool valid);
 void CopyAsyncCommit();
 void CopyAsyncWait(int pending);
+void FenceProxyAsync();
 void BarrierInit(uint64_t* barrier, uint32_t arrivals);
 void BarrierArrive(uint64_t* barrier, uint32_t expected_bytes);
 bool BarrierTest(uint64_t* barrier, uint32_t parity);

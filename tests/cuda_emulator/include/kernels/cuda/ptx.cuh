@@ -65,7 +65,7 @@ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
   while (!BarrierTest(barrier, parity)) {
   }
 }
-inline void FenceProxyAsync() {}
+inline void FenceProxyAsync() { cuda_emulator::FenceProxyAsync(); }
 inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
   cuda_emulator::BulkCopy(shared, global, bytes, barrier);
 }
