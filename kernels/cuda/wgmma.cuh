@@ -110,7 +110,7 @@ __device__ void LowerRegisters() {
                     (__trap();));
 }
 
-// The registers of 16 columns as the assembler and as the compiler name them.
+// The accumulators of 16 columns after others as the assembler and as the compiler name them.
 #define COHORT_WGMMA_NAMES_0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define COHORT_WGMMA_NAMES_1 "%8, %9, %10, %11, %12, %13, %14, %15"
 #define COHORT_WGMMA_NAMES_2 "%16, %17, %18, %19, %20, %21, %22, %23"
@@ -130,6 +130,7 @@ __device__ void LowerRegisters() {
 #define COHORT_WGMMA_VALUES(i)                                                                    \
   "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]), \
       "+f"(d[8 * i + 5]), "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
+// All of a size.
 #define COHORT_WGMMA_NAMES_TO_16 COHORT_WGMMA_NAMES_0
 #define COHORT_WGMMA_VALUES_TO_16 COHORT_WGMMA_VALUES(0)
 #define COHORT_WGMMA_NAMES_TO_32 COHORT_WGMMA_NAMES_TO_16 ", " COHORT_WGMMA_NAMES_1
@@ -138,33 +139,49 @@ __device__ void LowerRegisters() {
 #define COHORT_WGMMA_VALUES_TO_48 COHORT_WGMMA_VALUES_TO_32, COHORT_WGMMA_VALUES(2)
 #define COHORT_WGMMA_NAMES_TO_64 COHORT_WGMMA_NAMES_TO_48 ", " COHORT_WGMMA_NAMES_3
 #define COHORT_WGMMA_VALUES_TO_64 COHORT_WGMMA_VALUES_TO_48, COHORT_WGMMA_VALUES(3)
-#define COHORT_WGMMA_NAMES_TO_128                                              \
-  COHORT_WGMMA_NAMES_TO_64 ", " COHORT_WGMMA_NAMES_4 ", " COHORT_WGMMA_NAMES_5 \
-                           ", " COHORT_WGMMA_NAMES_6 ", " COHORT_WGMMA_NAMES_7
-#define COHORT_WGMMA_VALUES_TO_128                                           \
-  COHORT_WGMMA_VALUES_TO_64, COHORT_WGMMA_VALUES(4), COHORT_WGMMA_VALUES(5), \
-      COHORT_WGMMA_VALUES(6), COHORT_WGMMA_VALUES(7)
+#define COHORT_WGMMA_NAMES_TO_80 COHORT_WGMMA_NAMES_TO_64 ", " COHORT_WGMMA_NAMES_4
+#define COHORT_WGMMA_VALUES_TO_80 COHORT_WGMMA_VALUES_TO_64, COHORT_WGMMA_VALUES(4)
+#define COHORT_WGMMA_NAMES_TO_96 COHORT_WGMMA_NAMES_TO_80 ", " COHORT_WGMMA_NAMES_5
+#define COHORT_WGMMA_VALUES_TO_96 COHORT_WGMMA_VALUES_TO_80, COHORT_WGMMA_VALUES(5)
+#define COHORT_WGMMA_NAMES_TO_112 COHORT_WGMMA_NAMES_TO_96 ", " COHORT_WGMMA_NAMES_6
+#define COHORT_WGMMA_VALUES_TO_112 COHORT_WGMMA_VALUES_TO_96, COHORT_WGMMA_VALUES(6)
+#define COHORT_WGMMA_NAMES_TO_128 COHORT_WGMMA_NAMES_TO_112 ", " COHORT_WGMMA_NAMES_7
+#define COHORT_WGMMA_VALUES_TO_128 COHORT_WGMMA_VALUES_TO_112, COHORT_WGMMA_VALUES(7)
+#define COHORT_WGMMA_NAMES_TO_144 COHORT_WGMMA_NAMES_TO_128 ", " COHORT_WGMMA_NAMES_8
+#define COHORT_WGMMA_VALUES_TO_144 COHORT_WGMMA_VALUES_TO_128, COHORT_WGMMA_VALUES(8)
+#define COHORT_WGMMA_NAMES_TO_160 COHORT_WGMMA_NAMES_TO_144 ", " COHORT_WGMMA_NAMES_9
+#define COHORT_WGMMA_VALUES_TO_160 COHORT_WGMMA_VALUES_TO_144, COHORT_WGMMA_VALUES(9)
 #define COHORT_WGMMA_NAMES_TO_256                                                 \
-  COHORT_WGMMA_NAMES_TO_128 ", " COHORT_WGMMA_NAMES_8 ", " COHORT_WGMMA_NAMES_9   \
-                            ", " COHORT_WGMMA_NAMES_10 ", " COHORT_WGMMA_NAMES_11 \
+  COHORT_WGMMA_NAMES_TO_160 ", " COHORT_WGMMA_NAMES_10 ", " COHORT_WGMMA_NAMES_11 \
                             ", " COHORT_WGMMA_NAMES_12 ", " COHORT_WGMMA_NAMES_13 \
                             ", " COHORT_WGMMA_NAMES_14 ", " COHORT_WGMMA_NAMES_15
 #define COHORT_WGMMA_VALUES_TO_256                                               \
-  COHORT_WGMMA_VALUES_TO_128, COHORT_WGMMA_VALUES(8), COHORT_WGMMA_VALUES(9),    \
-      COHORT_WGMMA_VALUES(10), COHORT_WGMMA_VALUES(11), COHORT_WGMMA_VALUES(12), \
-      COHORT_WGMMA_VALUES(13), COHORT_WGMMA_VALUES(14), COHORT_WGMMA_VALUES(15)
+  COHORT_WGMMA_VALUES_TO_160, COHORT_WGMMA_VALUES(10), COHORT_WGMMA_VALUES(11),  \
+      COHORT_WGMMA_VALUES(12), COHORT_WGMMA_VALUES(13), COHORT_WGMMA_VALUES(14), \
+      COHORT_WGMMA_VALUES(15)
 
-// `flag` and the operands behind the accumulators are the numbers of the assembler's operands.
-#define COHORT_WGMMA(columns, flag, operands)  \
-  "{ .reg .pred add; setp.ne.b32 add, %" flag  \
-  ", 0; "                                      \
-  "wgmma.mma_async.sync.aligned.m64n" #columns \
-  "k16.f32.bf16.bf16 "                         \
-  "{" COHORT_WGMMA_NAMES_TO_##columns "}, " operands "; }" : COHORT_WGMMA_VALUES_TO_##columns
+// `operands` are those behind the accumulators, by the assembler's numbers, in which `flag` is
+// `add`'s.
+#define COHORT_WGMMA(columns, operands, flag, ...)                                               \
+  if constexpr (kColumns == columns) {                                                           \
+    NV_IF_ELSE_TARGET(                                                                           \
+        NV_HAS_FEATURE_SM_90a,                                                                   \
+        (asm volatile("{ .reg .pred add; setp.ne.b32 add, %" #flag ", 0; "                       \
+                      "wgmma.mma_async.sync.aligned.m64n" #columns                               \
+                      "k16.f32.bf16.bf16 {" COHORT_WGMMA_NAMES_TO_##columns "}, " operands "; }" \
+                      : COHORT_WGMMA_VALUES_TO_##columns                                         \
+                      : __VA_ARGS__, "l"(b), "r"(add ? 1 : 0), "n"(kMajor));),                   \
+        (__trap();));                                                                            \
+  }
+#define COHORT_WGMMA_SHARED(columns, a_, b_, flag, major) \
+  COHORT_WGMMA(columns, "%" #a_ ", %" #b_ ", add, 1, 1, 0, %" #major, flag, "l"(a))
+#define COHORT_WGMMA_REGISTERS(columns, a0, a1, a2, a3, b_, flag, major)                           \
+  COHORT_WGMMA(columns, "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b_ ", add, 1, 1, %" #major, \
+               flag, "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]))
 
 template <int kColumns>
-inline constexpr bool kIsWgmmaSize = kColumns == 16 || kColumns == 32 || kColumns == 48 ||
-                                     kColumns == 64 || kColumns == 128 || kColumns == 256;
+inline constexpr bool kIsWgmmaSize =
+    (kColumns % 16 == 0 && kColumns >= 16 && kColumns <= 160) || kColumns == 256;
 
 // d = (add ? d : 0) + a b for bf16 a [64, 16] (K-major) and b [16, kColumns] (K-major, or MN-major
 // where kBIsMnMajor), fp32 d [64, kColumns]. Warp w of the group holds the rows 16 w to 16 w + 15;
@@ -174,86 +191,36 @@ inline constexpr bool kIsWgmmaSize = kColumns == 16 || kColumns == 32 || kColumn
 template <int kColumns, bool kBIsMnMajor = false>
 __device__ void WgmmaBf16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
   static_assert(kIsWgmmaSize<kColumns>);
-  if constexpr (kColumns == 16) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(16, "10", "%8, %9, add, 1, 1, 0, %11")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  } else if constexpr (kColumns == 32) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(32, "18", "%16, %17, add, 1, 1, 0, %19")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  } else if constexpr (kColumns == 48) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(48, "26", "%24, %25, add, 1, 1, 0, %27")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  } else if constexpr (kColumns == 64) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(64, "34", "%32, %33, add, 1, 1, 0, %35")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  } else if constexpr (kColumns == 128) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(128, "66", "%64, %65, add, 1, 1, 0, %67")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  } else if constexpr (kColumns == 256) {
-    NV_IF_ELSE_TARGET(NV_HAS_FEATURE_SM_90a,
-                      (asm volatile(COHORT_WGMMA(256, "130", "%128, %129, add, 1, 1, 0, %131")
-                                    : "l"(a), "l"(b), "r"(add ? 1 : 0), "n"(kBIsMnMajor ? 1 : 0));),
-                      (__trap();));
-  }
+  [[maybe_unused]] constexpr int kMajor = kBIsMnMajor ? 1 : 0;
+  COHORT_WGMMA_SHARED(16, 8, 9, 10, 11)
+  COHORT_WGMMA_SHARED(32, 16, 17, 18, 19)
+  COHORT_WGMMA_SHARED(48, 24, 25, 26, 27)
+  COHORT_WGMMA_SHARED(64, 32, 33, 34, 35)
+  COHORT_WGMMA_SHARED(80, 40, 41, 42, 43)
+  COHORT_WGMMA_SHARED(96, 48, 49, 50, 51)
+  COHORT_WGMMA_SHARED(112, 56, 57, 58, 59)
+  COHORT_WGMMA_SHARED(128, 64, 65, 66, 67)
+  COHORT_WGMMA_SHARED(144, 72, 73, 74, 75)
+  COHORT_WGMMA_SHARED(160, 80, 81, 82, 83)
+  COHORT_WGMMA_SHARED(256, 128, 129, 130, 131)
 }
 // The same with a in registers, each warp its 16 rows as MmaBf16 (ptx.cuh) holds them. They are
 // the product's until the wait, too.
 template <int kColumns, bool kBIsMnMajor = false>
 __device__ void WgmmaBf16(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
   static_assert(kIsWgmmaSize<kColumns>);
-  if constexpr (kColumns == 16) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(16, "13", "{%8, %9, %10, %11}, %12, add, 1, 1, %14")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  } else if constexpr (kColumns == 32) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(32, "21", "{%16, %17, %18, %19}, %20, add, 1, 1, %22")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  } else if constexpr (kColumns == 48) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(48, "29", "{%24, %25, %26, %27}, %28, add, 1, 1, %30")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  } else if constexpr (kColumns == 64) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(64, "37", "{%32, %33, %34, %35}, %36, add, 1, 1, %38")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  } else if constexpr (kColumns == 128) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(128, "69", "{%64, %65, %66, %67}, %68, add, 1, 1, %70")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  } else if constexpr (kColumns == 256) {
-    NV_IF_ELSE_TARGET(
-        NV_HAS_FEATURE_SM_90a,
-        (asm volatile(COHORT_WGMMA(256, "133", "{%128, %129, %130, %131}, %132, add, 1, 1, %134")
-                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add ? 1 : 0),
-                        "n"(kBIsMnMajor ? 1 : 0));),
-        (__trap();));
-  }
+  [[maybe_unused]] constexpr int kMajor = kBIsMnMajor ? 1 : 0;
+  COHORT_WGMMA_REGISTERS(16, 8, 9, 10, 11, 12, 13, 14)
+  COHORT_WGMMA_REGISTERS(32, 16, 17, 18, 19, 20, 21, 22)
+  COHORT_WGMMA_REGISTERS(48, 24, 25, 26, 27, 28, 29, 30)
+  COHORT_WGMMA_REGISTERS(64, 32, 33, 34, 35, 36, 37, 38)
+  COHORT_WGMMA_REGISTERS(80, 40, 41, 42, 43, 44, 45, 46)
+  COHORT_WGMMA_REGISTERS(96, 48, 49, 50, 51, 52, 53, 54)
+  COHORT_WGMMA_REGISTERS(112, 56, 57, 58, 59, 60, 61, 62)
+  COHORT_WGMMA_REGISTERS(128, 64, 65, 66, 67, 68, 69, 70)
+  COHORT_WGMMA_REGISTERS(144, 72, 73, 74, 75, 76, 77, 78)
+  COHORT_WGMMA_REGISTERS(160, 80, 81, 82, 83, 84, 85, 86)
+  COHORT_WGMMA_REGISTERS(256, 128, 129, 130, 131, 132, 133, 134)
 }
 
 #undef COHORT_WGMMA_NAMES_0
@@ -281,11 +248,23 @@ __device__ void WgmmaBf16(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint
 #undef COHORT_WGMMA_VALUES_TO_48
 #undef COHORT_WGMMA_NAMES_TO_64
 #undef COHORT_WGMMA_VALUES_TO_64
+#undef COHORT_WGMMA_NAMES_TO_80
+#undef COHORT_WGMMA_VALUES_TO_80
+#undef COHORT_WGMMA_NAMES_TO_96
+#undef COHORT_WGMMA_VALUES_TO_96
+#undef COHORT_WGMMA_NAMES_TO_112
+#undef COHORT_WGMMA_VALUES_TO_112
 #undef COHORT_WGMMA_NAMES_TO_128
 #undef COHORT_WGMMA_VALUES_TO_128
+#undef COHORT_WGMMA_NAMES_TO_144
+#undef COHORT_WGMMA_VALUES_TO_144
+#undef COHORT_WGMMA_NAMES_TO_160
+#undef COHORT_WGMMA_VALUES_TO_160
 #undef COHORT_WGMMA_NAMES_TO_256
 #undef COHORT_WGMMA_VALUES_TO_256
 #undef COHORT_WGMMA
+#undef COHORT_WGMMA_SHARED
+#undef COHORT_WGMMA_REGISTERS
 
 }  // namespace cohort::cuda
 

@@ -176,6 +176,8 @@ TEST(Warpgroup, MultipliesMatricesInSharedMemory) {
   ExpectProduct<64, true, false>();
   ExpectProduct<128, false, false>();
   ExpectProduct<128, true, false>();
+  ExpectProduct<144, true, false>();
+  ExpectProduct<160, false, false>();
   ExpectProduct<256, false, false>();
   ExpectProduct<256, true, false>();
 }

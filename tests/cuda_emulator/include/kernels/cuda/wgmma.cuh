@@ -54,8 +54,8 @@ void LowerRegisters() {
 }
 
 template <int kColumns>
-inline constexpr bool kIsWgmmaSize = kColumns == 16 || kColumns == 32 || kColumns == 48 ||
-                                     kColumns == 64 || kColumns == 128 || kColumns == 256;
+inline constexpr bool kIsWgmmaSize = (kColumns % 16 == 0 && kColumns >= 16 && kColumns <= 160) ||
+                                     kColumns == 256;
 
 template <int kColumns, bool kBIsMnMajor = false>
 void WgmmaBf16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
