@@ -10,7 +10,7 @@ namespace {
 // Tiles of 64 rows while an expert gets fewer rows than this on average.
 constexpr int64_t kRowsForLargeTiles = 96;
 
-enum class Way { kPlain, kStream, kTiles };
+enum class Way { kPlain, kStream, kTiles, kWarpgroups };
 
 bool IsAligned(const CohortCudaTensor& tensor) {
   return tensor.row_stride % 8 == 0 && reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0;
@@ -22,10 +22,13 @@ Way ChooseWay(const CohortCudaDevice* device, const CohortCudaTensor& x,
   const int64_t columns = experts.down.dims[2];
   if (x.dtype != kCohortCudaBF16 || device->compute < 80 || hidden % 8 != 0 || columns % 8 != 0 ||
       !IsAligned(x) || !IsAligned(experts.gate_up) || !IsAligned(experts.down) ||
-      !IsAligned(scratch.activated)) {
+      !IsAligned(scratch.activated) || !IsAligned(scratch.gate_up)) {
     return Way::kPlain;
   }
-  return x.dims[0] <= kStreamRows ? Way::kStream : Way::kTiles;
+  if (x.dims[0] <= kStreamRows) {
+    return Way::kStream;
+  }
+  return device->compute == 90 ? Way::kWarpgroups : Way::kTiles;
 }
 
 int TileRows(Way way, const ExpertShape& shape) {
@@ -34,6 +37,8 @@ int TileRows(Way way, const ExpertShape& shape) {
       return kPlainTileRows;
     case Way::kStream:
       return StreamTileRows(shape.rows);
+    case Way::kWarpgroups:
+      return kWarpgroupTileRows;
     default:
       return shape.pairs() < shape.experts * kRowsForLargeTiles ? 64 : 128;
   }
@@ -99,6 +104,9 @@ void Multiply(CohortCudaDevice* device, Way way, const ExpertProduct<T>& product
     if (way == Way::kTiles) {
       return TileExperts<kGated>(device, product, shape, lists);
     }
+    if (way == Way::kWarpgroups) {
+      return WgmmaExperts<kGated>(device, product, shape, lists);
+    }
   }
   PlainExperts<kGated, T>(device, product, shape, lists);
 }
@@ -150,13 +158,15 @@ void RoutedFfn(CohortCudaDevice* device, const CohortCudaTensor* x,
                        .slots = std::min(routing->ids.dims[1], experts->down.dims[0]),
                        .experts = experts->down.dims[0],
                        .first_expert = experts->first,
-                       .tile_rows = kPlainTileRows};
+                       .tile_rows = kPlainTileRows,
+                       .tile_step = kPlainTileRows};
   if (shape.slots == 0 || experts->down.dims[2] == 0) {
     CombinePairs(device, {}, 0, nullptr, *out);
     return;
   }
   const Way way = ChooseWay(device, *x, *experts, *scratch);
   shape.tile_rows = TileRows(way, shape);
+  shape.tile_step = way == Way::kWarpgroups ? kWarpgroupTileStep : shape.tile_rows;
   // Every pair has 12 bytes in the lists; a step that is far too large must not overflow below.
   constexpr int64_t kMostPairs = static_cast<int64_t>(kWorkspaceBytes) / 16;
   ExpertLists lists = {};

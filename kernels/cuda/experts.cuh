@@ -1,15 +1,16 @@
 // What the steps of RoutedFfn share. A "pair" is a row and one of its experts that are here; the
 // pairs of a step are numbered expert by expert, so that an expert's rows lie together:
 //
-//   GroupPairs      numbers them and cuts each expert's into tiles, on the device
-//   (experts_group.cu) gated product   activated[pair] = round(round(silu(gate)) * up) down product
-//   products[pair] = down activated[pair], fp32 CombinePairs    out[row] = the sum over the row's
-//   pairs, experts ascending, of weight * products
+// - GroupPairs numbers them and cuts each expert's into tiles, on the device (experts_group.cu).
+// - The gated product: activated[pair] = round(round(silu(gate)) * up).
+// - The down product: products[pair] = down activated[pair], fp32.
+// - CombinePairs: out[row] = the sum over the row's pairs, experts ascending, of weight * products.
 //
 // Both products are one kernel per way to compute them: weights streamed past a few rows
-// (experts_stream.cu), tiles of many rows (experts_tiles.cu), any shape and dtype
-// (experts_plain.cu). Their grids depend on numbers that the host knows; blocks stride over (tile,
-// stretch of features), tile by tile, and find on the device how many tiles there are.
+// (experts_stream.cu), tiles of many rows (experts_wgmma.cu on Hopper, experts_tiles.cu on others),
+// any shape and dtype (experts_plain.cu). Their grids depend on numbers that the host knows; blocks
+// stride over (tile, stretch of features), tile by tile, and find on the device how many tiles
+// there are.
 #ifndef COHORT_KERNELS_CUDA_EXPERTS_CUH_H_
 #define COHORT_KERNELS_CUDA_EXPERTS_CUH_H_
 
@@ -44,6 +45,7 @@ struct ExpertShape {
   int64_t experts;
   int64_t first_expert;
   int tile_rows;  // pairs of a tile at most
+  int tile_step;  // an expert's tiles are equal but for the last, in steps of this
 
   int64_t pairs() const { return rows * slots; }
   int64_t tile_bound() const {
@@ -105,6 +107,8 @@ __device__ void StoreFeature(const ExpertProduct<T>& product, int32_t pair, int 
 inline constexpr int64_t kMostExperts = 4096;  // of a rank: a counter of each in shared memory
 inline constexpr int kStreamRows = 64;         // rows of a step at most that StreamExperts takes
 inline constexpr int kPlainTileRows = 8;
+inline constexpr int kWarpgroupTileRows = 160;  // of WgmmaExperts
+inline constexpr int kWarpgroupTileStep = 16;
 
 // The tile that StreamExperts uses for so many rows: 8, 16, 32 or 64.
 int StreamTileRows(int64_t rows);
@@ -122,6 +126,10 @@ void StreamExperts(CohortCudaDevice* device, const ExpertProduct<BFloat16>& prod
 template <bool kGated>
 void TileExperts(CohortCudaDevice* device, const ExpertProduct<BFloat16>& product,
                  const ExpertShape& shape, const ExpertLists& lists);  // tiles of 64 or 128 rows
+// Compute 9.0.
+template <bool kGated>
+void WgmmaExperts(CohortCudaDevice* device, const ExpertProduct<BFloat16>& product,
+                  const ExpertShape& shape, const ExpertLists& lists);
 template <bool kGated, class T>
 void PlainExperts(CohortCudaDevice* device, const ExpertProduct<T>& product,
                   const ExpertShape& shape, const ExpertLists& lists);

@@ -19,6 +19,14 @@ struct GroupArguments {
   int experts;
   int first_expert;
   int tile_rows;
+  int tile_step;
+
+  // Pairs of each of an expert's tiles but the last.
+  __device__ int TileRows(int count) const {
+    const int tiles = max((count + tile_rows - 1) / tile_rows, 1);
+    const int steps = ((count + tiles - 1) / tiles + tile_step - 1) / tile_step;
+    return max(steps, 1) * tile_step;
+  }
 };
 
 // A choice of a row: its expert here and its place among the row's pairs; -1 where it is no pair.
@@ -66,14 +74,15 @@ __device__ void PlaceExperts(const GroupArguments& arguments, const ExpertLists&
   for (int base = 0; base < arguments.experts; base += 32) {
     const int expert = base + lane;
     const int count = expert < arguments.experts ? counts[expert] : 0;
-    const int tiles = (count + arguments.tile_rows - 1) / arguments.tile_rows;
+    const int tile_rows = arguments.TileRows(count);
+    const int tiles = (count + tile_rows - 1) / tile_rows;
     const int pairs_through = pairs_before + InclusiveScan(count);
     const int tiles_through = tiles_before + InclusiveScan(tiles);
     const int first_pair = pairs_through - count;
     for (int i = 0; i < tiles; ++i) {
-      const int done = i * arguments.tile_rows;
+      const int done = i * tile_rows;
       lists.tiles[tiles_through - tiles + i] = {expert, first_pair + done,
-                                                min(arguments.tile_rows, count - done)};
+                                                min(tile_rows, count - done)};
     }
     if (expert < arguments.experts) {
       counts[expert] = first_pair;
@@ -178,7 +187,8 @@ void GroupPairs(CohortCudaDevice* device, const CohortCudaRouting& routing,
                                     .slots = static_cast<int>(shape.slots),
                                     .experts = static_cast<int>(shape.experts),
                                     .first_expert = static_cast<int>(shape.first_expert),
-                                    .tile_rows = shape.tile_rows};
+                                    .tile_rows = shape.tile_rows,
+                                    .tile_step = shape.tile_step};
   Launch(device, "GroupPairs",
          {.grid = 1,
           .block = kGroupThreads,

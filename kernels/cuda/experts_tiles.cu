@@ -1,5 +1,6 @@
-// The products of RoutedFfn for many rows: a block computes a tile of 64 or 128 pairs of an expert
-// times 128 rows of its weights (64 gates beside their 64 ups, or 128 rows of down).
+// The products of RoutedFfn for many rows on GPUs without wgmma: a block computes a tile of 64 or
+// 128 pairs of an expert times 128 rows of its weights (64 gates beside their 64 ups, or 128 rows
+// of down).
 //
 // The 8 warps stand 2 x 4 over the tile: a warp computes half of the pairs times 32 rows of weights
 // by m16n8k16, its fragments loaded by ldmatrix. Both operands come by cp.async, thread t copying

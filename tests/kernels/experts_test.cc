@@ -309,6 +309,9 @@ TEST(RoutedFfn, MatchesTheReferenceInTiles) {
   }
   problems.push_back(MakeProblem(random, DType::kBF16, 5, 72, 136, Kind::kRandom));
   problems.push_back(MakeProblem(random, DType::kBF16, 65, 24, 136, Kind::kRandom));
+  // More stages than a ring has, more features than a tile, one tile of an expert and two.
+  problems.push_back(MakeProblem(random, DType::kBF16, 66, 328, 136, Kind::kSkewed));
+  problems.push_back(MakeProblem(random, DType::kBF16, 250, 40, 24, Kind::kSkewed));
   problems.push_back(MakeProblem(random, DType::kBF16, 3, 1032, 24, Kind::kRandom));
   problems.push_back(MakeProblem(random, DType::kBF16, 4, 24, 520, Kind::kRandom));
   ExpectTheReference(problems);
