@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-  kCohortCudaTableVersion = 3,
+  kCohortCudaTableVersion = 4,
   kCohortCudaMessageBytes = 512,
   kCohortCudaUniqueIdBytes = 128,
   kCohortCudaMaxRank = 4
@@ -90,6 +90,12 @@ typedef struct CohortCudaDualChunks {
   int64_t chunk_length;
   CohortCudaRope rope;
 } CohortCudaDualChunks;
+
+/* A tensor without data is not there. */
+typedef struct CohortCudaNextWeights {
+  CohortCudaTensor product;
+  CohortCudaTensor gate_up;
+} CohortCudaNextWeights;
 
 typedef struct CohortCudaRandomFill {
   uint64_t key;
@@ -314,6 +320,7 @@ typedef struct CohortCudaTable {
                                const int32_t* kv_head_of_query, int64_t query_heads,
                                const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
                                const CohortCudaKv* kv, float scale, const CohortCudaTensor* out);
+  void (*prefetch_weights)(CohortCudaDevice* device, const CohortCudaNextWeights* next);
   void (*project_qkv)(CohortCudaDevice* device, const CohortCudaTensor* x,
                       const CohortCudaTensor* weight, const CohortCudaTensor* bias,
                       const CohortCudaTensor* qkv, int64_t query_heads, const CohortCudaRope* rope,

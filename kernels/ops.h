@@ -79,6 +79,13 @@ struct ExpertWeights {
   int64_t columns() const { return down.shape[2]; }
 };
 
+// Weights that the operations behind the next attention read, in their order. Views without data:
+// no such operation.
+struct NextWeights {
+  TensorView product = {};  // by MatMul
+  TensorView gate_up = {};  // by ProjectGateUp
+};
+
 // What a step keeps per pair of a row and one of its experts.
 struct ExpertScratch {
   TensorView gate_up;    // [pairs, 2 * columns] act
@@ -136,6 +143,10 @@ class Ops {
   // head_dim] act.
   void PagedAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                       const BatchView& batch, const KvView& kv, float scale, TensorView out);
+
+  // A hint for the next attention, which may leave memory idle: a backend may bring a part of these
+  // weights nearer meanwhile. Changes no result.
+  void PrefetchWeights(const NextWeights& next) { DoPrefetchWeights(next); }
 
   // PagedAttention with queries that are rotated here, each as RopeAndStoreKv would: the query at
   // position p, r = p % chunk_length, by row r for the keys of its own chunk, by row
@@ -273,6 +284,7 @@ class Ops {
   virtual void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                                     const DualChunks& chunks, const BatchView& batch,
                                     const KvView& kv, float scale, TensorView out) = 0;
+  virtual void DoPrefetchWeights(const NextWeights& /*next*/) {}
   virtual void DoSiluMultiply(TensorView gate_up, TensorView out) = 0;
   // The coarse operations are made of the small ones; a backend overrides what it can fuse.
   virtual void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,

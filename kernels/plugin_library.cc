@@ -58,6 +58,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(rope_and_store_kv),
     COHORT_ENTRY(paged_attention),
     COHORT_ENTRY(dual_chunk_attention),
+    COHORT_ENTRY(prefetch_weights),
     COHORT_ENTRY(project_qkv),
     COHORT_ENTRY(project_gate_up),
     COHORT_ENTRY(tune_mat_mul),

@@ -122,6 +122,11 @@ void PluginOps::DoDualChunkAttention(TensorView queries, absl::Span<const int32_
                                &plugin_batch, &plugin_kv, scale, &plugin_out);
 }
 
+void PluginOps::DoPrefetchWeights(const NextWeights& next) {
+  const CohortCudaNextWeights plugin_next = {ToPlugin(next.product), ToPlugin(next.gate_up)};
+  table_->prefetch_weights(device_, &plugin_next);
+}
+
 void PluginOps::DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
                              int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                              const KvView& kv) {

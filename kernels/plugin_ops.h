@@ -31,6 +31,7 @@ class PluginOps : public Ops {
   void DoDualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,
                             const DualChunks& chunks, const BatchView& batch, const KvView& kv,
                             float scale, TensorView out) override;
+  void DoPrefetchWeights(const NextWeights& next) override;
   void DoProjectQkv(TensorView x, const Weight& w, const TensorView* bias, TensorView qkv,
                     int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                     const KvView& kv) override;

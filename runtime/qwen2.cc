@@ -45,6 +45,8 @@ void Qwen2::ProjectQkv(const LayerWeights& layer, const KvView& kv, const StepCo
 
 void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const KvView& kv,
                         const StepContext& c) {
+  c.ops.PrefetchWeights({.product = layer.attention_out.view(),
+                         .gate_up = layer.is_sparse() ? TensorView() : layer.gate_up.view()});
   if (c.chunks == nullptr) {
     c.ops.PagedAttention(c.queries, c.kv_head_of_query, c.batch, kv, c.scale, c.attended);
   } else {

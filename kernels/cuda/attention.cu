@@ -91,6 +91,7 @@ void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
                     const CohortCudaBatch* batch, const CohortCudaKv* kv, float scale,
                     const CohortCudaTensor* out) noexcept {
   Attend(device, {queries, out, kv_head_of_query, query_heads, batch, kv, nullptr, scale});
+  device->next_weights = {};  // they were for this attention, whether or not a kernel took them
 }
 
 void DualChunkAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
@@ -98,6 +99,7 @@ void DualChunkAttention(CohortCudaDevice* device, const CohortCudaTensor* querie
                         const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
                         const CohortCudaKv* kv, float scale, const CohortCudaTensor* out) noexcept {
   Attend(device, {queries, out, kv_head_of_query, query_heads, batch, kv, chunks, scale});
+  device->next_weights = {};
 }
 
 }  // namespace cohort::cuda

@@ -7,8 +7,9 @@
 // few heads: S [16 keys, 8 heads] = K Q^T, then O^T [head size, 8 heads] += V^T P^T, where P^T is
 // the transpose of what the softmax left in registers. Every warp has its own running softmax; the
 // block merges its warps in order, and the last block of a (sequence, group) to arrive merges the
-// ranges in order. (The swap of operands: FlashInfer and TensorRT-LLM's XQA; splits:
-// Flash-Decoding.)
+// ranges in order. Blocks without a range, and the others behind their keys, bring weights of the
+// next products into L2 (prefetch.cuh). (The swap of operands: FlashInfer and TensorRT-LLM's XQA;
+// splits: Flash-Decoding.)
 //
 // Shared memory: for each warp a ring of kStages slabs, keys and values [16, head size] each,
 // swizzled (SwizzledTile), filled by cp.async of that warp alone, so the main loop needs no barrier
@@ -23,6 +24,7 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/prefetch.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace cohort::cuda {
@@ -51,6 +53,7 @@ struct DecodeArguments {
   TensorCoreAttention attention;
   uint32_t* arrived;  // [sequences, groups], zero between launches
   float* ranges;      // [sequences, groups, gridDim.z, kRangeFloats]
+  NextPrefetches next;
 };
 
 template <int kHeadDim>
@@ -404,6 +407,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeAttentionKernel(DecodeArgum
   const int32_t units_of_range = max((units + splits - 1) / splits, kLeastUnits);
   const int32_t ranges = (units + units_of_range - 1) / units_of_range;
   if (static_cast<int32_t>(blockIdx.z) >= ranges) {
+    PrefetchNext(a.next);
     return;
   }
   const int32_t begin = static_cast<int32_t>(blockIdx.z) * units_of_range * kRangeKeys;
@@ -434,6 +438,7 @@ __global__ void __launch_bounds__(kThreads, 2) DecodeAttentionKernel(DecodeArgum
       first = last;
     }
   }
+  PrefetchNext(a.next);  // behind the reads of this block's keys
   StoreWarpResult(running);
   __syncthreads();
   Finish<kHeadDim>(a, group, sequence, ranges);
@@ -476,7 +481,8 @@ void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
   auto* const workspace = static_cast<unsigned char*>(device->attention_workspace);
   const DecodeArguments with_workspace = {
       arguments, reinterpret_cast<uint32_t*>(workspace),
-      reinterpret_cast<float*>(workspace + CounterBytes(device->multiprocessors))};
+      reinterpret_cast<float*>(workspace + CounterBytes(device->multiprocessors)),
+      TakeNextPrefetches(device, call.batch->tokens)};
   if (call.kv->keys.dims[3] == 128) {
     LaunchDecode<128>(device, with_workspace, grid);
   } else {

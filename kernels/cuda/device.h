@@ -61,6 +61,7 @@ struct CohortCudaDevice {
   cohort::cuda::MatMulPlansPointer plans;
   // By units and columns.
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
+  CohortCudaNextWeights next_weights{};  // for the next attention; then forgotten
   cohort::cuda::SamplingMemoryPointer sampling;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).
   std::unordered_map<const void*, std::size_t> shared_bytes_of_kernel;

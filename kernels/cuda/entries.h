@@ -100,6 +100,9 @@ void DualChunkAttention(CohortCudaDevice* device, const CohortCudaTensor* querie
                         const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
                         const CohortCudaKv* kv, float scale, const CohortCudaTensor* out) noexcept;
 
+// prefetch.cu
+void PrefetchWeights(CohortCudaDevice* device, const CohortCudaNextWeights* next) noexcept;
+
 // experts_route.cu
 void RouteTopK(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,
                const CohortCudaRouting* routing) noexcept;

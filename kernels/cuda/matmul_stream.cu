@@ -16,9 +16,6 @@ constexpr int kMaxItems = static_cast<int>(kWorkspaceBytes / kItemBytes);
 // Only tiles of two slices and more count their blocks.
 static_assert(kMaxItems / 2 <= kStreamArrivals);
 
-// Unit u is rows 16u to 16u + 15.
-constexpr UnitRows kPlainRows = {.per_span = 1, .span = kStreamUnitRows, .second = 8};
-
 template <class Out>
 struct BiasEpilogue {
   const BFloat16* bias;  // may be null

@@ -37,6 +37,7 @@ constexpr CohortCudaTable kTable = {
     .rope_and_store_kv = RopeAndStoreKv,
     .paged_attention = PagedAttention,
     .dual_chunk_attention = DualChunkAttention,
+    .prefetch_weights = PrefetchWeights,
     .project_qkv = ProjectQkv,
     .project_gate_up = ProjectGateUp,
     .tune_mat_mul = TuneMatMul,

@@ -27,11 +27,10 @@ void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
   const int64_t columns = out->dims[1];
   if (columns > 0 && columns % 8 == 0 && CanStream(*device, *x, *weight)) {
     Activate(device);
-    const int columns_of_up = static_cast<int>(columns);
-    const UnitRows unit_rows = {.per_span = columns_of_up / 8, .span = 0, .second = columns_of_up};
-    LaunchStream(device, "ProjectGateUp",
-                 MakeStreamOperands(device, *x, *weight, columns / 8, unit_rows),
-                 GateUpEpilogue{RowsOf<BFloat16>(*out)});
+    LaunchStream(
+        device, "ProjectGateUp",
+        MakeStreamOperands(device, *x, *weight, columns / 8, GateUpRows(static_cast<int>(columns))),
+        GateUpEpilogue{RowsOf<BFloat16>(*out)});
     return;
   }
   MatMul(device, x, weight, nullptr, gate_up);

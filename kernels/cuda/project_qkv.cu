@@ -68,9 +68,8 @@ void ProjectQkv(CohortCudaDevice* device, const CohortCudaTensor* x, const Cohor
   if (qkv->dims[1] > 0 && head_dim % 16 == 0 && CanStream(*device, *x, *weight)) {
     Activate(device);
     const int half = static_cast<int>(head_dim / 2);
-    const UnitRows unit_rows = {.per_span = half / 8, .span = 2 * half, .second = half};
     const StreamOperands operands =
-        MakeStreamOperands(device, *x, *weight, qkv->dims[1] / kStreamUnitRows, unit_rows);
+        MakeStreamOperands(device, *x, *weight, qkv->dims[1] / kStreamUnitRows, HeadRows(half));
     LaunchStream(device, "ProjectQkv", operands,
                  RopeEpilogue{
                      .bias = bias != nullptr ? static_cast<const BFloat16*>(bias->data) : nullptr,

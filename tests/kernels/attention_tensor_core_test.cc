@@ -170,5 +170,28 @@ TEST(PagedAttentionBf16, OtherSequencesDoNotChangeResults) {
   });
 }
 
+// Weights of other shapes than the rows' too: none has to be multiplied with what is attended to.
+TEST(PagedAttentionBf16, PrefetchedWeightsChangeNothing) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(10);
+    const DeviceTensor large(device, RandomNormal(random, DType::kBF16, Shape{1040, 520}), 8);
+    const DeviceTensor small(device, RandomNormal(random, DType::kBF16, Shape{7, 8}));
+    const DeviceTensor odd(device, RandomNormal(random, DType::kBF16, Shape{10, 12}));
+    const DeviceTensor plain(device, RandomNormal(random, DType::kF32, Shape{16, 16}));
+    const TensorView none;
+    for (const int64_t head_dim : {64, 128}) {
+      const AttentionStep step =
+          MakeStep(random, DimsOf(head_dim, 16, {0, 0, 1, 1, 1}), {{300, 301}, {33, 34}});
+      const HostTensor expected = Attend(device, step);
+      for (const TensorView& product : {large.view(), small.view(), odd.view(), none}) {
+        for (const TensorView& gate_up : {large.view(), odd.view(), plain.view(), none}) {
+          device.ops().PrefetchWeights({.product = product, .gate_up = gate_up});
+          ExpectSame(Attend(device, step), expected);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace cohort

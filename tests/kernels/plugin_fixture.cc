@@ -168,6 +168,9 @@ CohortCudaTable MakeTable() {
     d->heads.assign(heads, heads + query_heads);
     d->real = scale;
   };
+  table.prefetch_weights = [](D* d, const CohortCudaNextWeights* next) {
+    d->Note("prefetch_weights", &next->product, &next->gate_up);
+  };
   table.dual_chunk_attention = [](D* d, const T* queries, const int32_t* heads, int64_t query_heads,
                                   const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
                                   const CohortCudaKv* kv, float scale, const T* out) {

@@ -26,7 +26,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // The layout both sides were compiled against; a change here must raise the version.
-static_assert(kCohortCudaTableVersion == 3);
+static_assert(kCohortCudaTableVersion == 4);
 static_assert(sizeof(CohortCudaError) == 516);
 static_assert(sizeof(CohortCudaTensor) == 56);
 static_assert(offsetof(CohortCudaTensor, dims) == 8);
@@ -47,7 +47,7 @@ static_assert(sizeof(CohortCudaGroup) == 48 + sizeof(CohortCudaUniqueId));
 static_assert(offsetof(CohortCudaTable, version) == 0);
 static_assert(offsetof(CohortCudaTable, bytes) == 4);
 static_assert(offsetof(CohortCudaTable, device_count) == 8);
-static_assert(sizeof(CohortCudaTable) == 8 + 63 * sizeof(void*));
+static_assert(sizeof(CohortCudaTable) == 8 + 64 * sizeof(void*));
 
 std::string BuiltPlugin() { return std::string(COHORT_BINARY_DIR) + "/lib/libcohort_cuda.so"; }
 

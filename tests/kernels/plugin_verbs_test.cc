@@ -52,6 +52,13 @@ TEST_F(PluginOpsTest, MatMulArrivesWithAndWithoutBias) {
   EXPECT_THAT(Arrived(), ElementsAre(x.data, weight.data.data, out.data, bias.data));
 }
 
+TEST_F(PluginOpsTest, NextWeightsArrive) {
+  const TensorView product = View({4, 8}, DType::kBF16);
+  device_.ops().PrefetchWeights({.product = product});
+  EXPECT_EQ(other_side_.verb, "prefetch_weights");
+  EXPECT_THAT(Arrived(), ElementsAre(product.data, nullptr));
+}
+
 TEST_F(PluginOpsTest, AttentionVerbsArrive) {
   const TensorView qkv = View({2, 32}, DType::kF32);
   const TensorView queries = View({2, 16}, DType::kF32);
