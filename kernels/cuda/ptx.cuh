@@ -163,18 +163,21 @@ __device__ inline bool BarrierTest(uint64_t* barrier, uint32_t parity) {
   return is_over != 0;
 }
 
-__device__ inline uint64_t GlobalTimer();
-
+// One instruction for the compiler: a loop of its own, whose lanes may part ways, makes ptxas
+// forget what setmaxnreg gives and serialise warpgroup products (C7512).
 __device__ inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
-  if (BarrierTest(barrier, parity)) {
-    return;
-  }
-  const uint64_t begin = GlobalTimer();
-  while (!BarrierTest(barrier, parity)) {
-    if (GlobalTimer() - begin > kSpinBoundNanoseconds) {
-      __trap();
-    }
-  }
+  NV_IF_ELSE_TARGET(
+      NV_PROVIDES_SM_90,
+      (asm volatile(
+           "{ .reg .pred p; .reg .u64 begin; .reg .u64 now; "
+           "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; "
+           "mov.u64 begin, %%globaltimer; "
+           "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra DONE; "
+           "mov.u64 now, %%globaltimer; sub.u64 now, now, begin; "
+           "setp.lt.u64 p, now, %2; @p bra AGAIN; trap; DONE: }" ::"r"(SharedAddress(barrier)),
+           "r"(parity), "n"(kSpinBoundNanoseconds)
+           : "memory");),
+      (__trap();));
 }
 
 // Orders this thread's plain accesses to shared memory before bulk copies (and wgmma) that follow a
