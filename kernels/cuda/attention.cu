@@ -1,4 +1,5 @@
 // Chooses the kernels of attention.
+#include <algorithm>
 #include <climits>
 
 #include "kernels/cuda/attention.cuh"
@@ -79,12 +80,33 @@ void Attend(CohortCudaDevice* device, const AttentionCall& call) {
   if (call.batch->leading_decodes > 0) {
     DecodeAttention(device, call, arguments, groups);
   }
-  if (call.batch->tokens > call.batch->leading_decodes) {
+  if (call.batch->tokens == call.batch->leading_decodes) {
+    return;
+  }
+  // wgmma is not in what came after 9.0 either.
+  if (device->compute == 90 && call.chunks == nullptr) {
+    PrefillAttentionWgmma(device, call, arguments, groups);
+  } else {
     PrefillAttention(device, call, arguments, groups);
   }
 }
 
+std::size_t CounterBytes(int multiprocessors) {
+  return (static_cast<std::size_t>(multiprocessors) * sizeof(uint32_t) + 255) / 256 * 256;
+}
+
 }  // namespace
+
+std::size_t AttentionWorkspaceBytes(int multiprocessors) {
+  return CounterBytes(multiprocessors) +
+         std::max(DecodeRangeBytes(multiprocessors), PrefillRangeBytes(multiprocessors));
+}
+
+AttentionWorkspace AttentionWorkspaceOf(CohortCudaDevice* device) {
+  auto* const memory = static_cast<unsigned char*>(device->attention_workspace);
+  return {reinterpret_cast<uint32_t*>(memory),
+          reinterpret_cast<float*>(memory + CounterBytes(device->multiprocessors))};
+}
 
 void PagedAttention(CohortCudaDevice* device, const CohortCudaTensor* queries,
                     const int32_t* kv_head_of_query, int64_t query_heads,

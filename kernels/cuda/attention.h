@@ -26,7 +26,8 @@ struct AttentionCall {
 void PlainAttention(CohortCudaDevice* device, const AttentionCall& call);
 
 // bf16, head sizes 64 and 128, blocks of a multiple of kSlabKeys positions: the rows of the leading
-// decodes (attention_decode.cu), and the rest (attention_prefill.cu).
+// decodes (attention_decode.cu), and the rest (attention_prefill.cu; on compute 9.0 without chunks
+// attention_wgmma.cu).
 inline constexpr int kSlabKeys = 16;
 struct TensorCoreAttention;
 void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
@@ -34,8 +35,21 @@ void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
 void PrefillAttention(CohortCudaDevice* device, const AttentionCall& call,
                       const TensorCoreAttention& arguments, int groups);
 
-// What DecodeAttention needs of device memory, zero at the beginning.
+void PrefillAttentionWgmma(CohortCudaDevice* device, const AttentionCall& call,
+                           const TensorCoreAttention& arguments, int groups);
+
+// Device memory of attention (device->attention_workspace), zero at the beginning: a counter for
+// each multiprocessor, zero between launches, then what ranges of keys leave for those that merge
+// them.
+struct AttentionWorkspace {
+  uint32_t* counters;
+  float* ranges;
+};
 std::size_t AttentionWorkspaceBytes(int multiprocessors);
+AttentionWorkspace AttentionWorkspaceOf(CohortCudaDevice* device);
+// Of that, the ranges of either kernel.
+std::size_t DecodeRangeBytes(int multiprocessors);
+std::size_t PrefillRangeBytes(int multiprocessors);
 
 }  // namespace cohort::cuda
 

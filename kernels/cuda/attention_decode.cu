@@ -45,10 +45,6 @@ constexpr int kRangeFloats = (kHeadDim + 2) * kGroupHeads;
 // Splits are made only while all of them together are at most two blocks per multiprocessor.
 constexpr int kBlocksPerProcessor = 2;
 
-std::size_t CounterBytes(int multiprocessors) {
-  return (static_cast<std::size_t>(multiprocessors) * sizeof(uint32_t) + 255) / 256 * 256;
-}
-
 struct DecodeArguments {
   TensorCoreAttention attention;
   uint32_t* arrived;  // [sequences, groups], zero between launches
@@ -466,10 +462,9 @@ void LaunchDecode(CohortCudaDevice* device, const DecodeArguments& arguments, di
 
 }  // namespace
 
-std::size_t AttentionWorkspaceBytes(int multiprocessors) {
-  return CounterBytes(multiprocessors) + static_cast<std::size_t>(kBlocksPerProcessor) *
-                                             static_cast<std::size_t>(multiprocessors) *
-                                             kRangeFloats<kMaxHeadDim> * sizeof(float);
+std::size_t DecodeRangeBytes(int multiprocessors) {
+  return static_cast<std::size_t>(kBlocksPerProcessor) * static_cast<std::size_t>(multiprocessors) *
+         kRangeFloats<kMaxHeadDim> * sizeof(float);
 }
 
 void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
@@ -478,11 +473,9 @@ void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
   const int splits = SplitsFor(device->multiprocessors, sequences * groups);
   const dim3 grid(static_cast<unsigned>(sequences), static_cast<unsigned>(groups),
                   static_cast<unsigned>(splits));
-  auto* const workspace = static_cast<unsigned char*>(device->attention_workspace);
-  const DecodeArguments with_workspace = {
-      arguments, reinterpret_cast<uint32_t*>(workspace),
-      reinterpret_cast<float*>(workspace + CounterBytes(device->multiprocessors)),
-      TakeNextPrefetches(device, call.batch->tokens)};
+  const AttentionWorkspace workspace = AttentionWorkspaceOf(device);
+  const DecodeArguments with_workspace = {arguments, workspace.counters, workspace.ranges,
+                                          TakeNextPrefetches(device, call.batch->tokens)};
   if (call.kv->keys.dims[3] == 128) {
     LaunchDecode<128>(device, with_workspace, grid);
   } else {

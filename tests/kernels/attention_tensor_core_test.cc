@@ -83,6 +83,32 @@ TEST(PagedAttentionBf16, LongChunksAreTiled) {
   ExpectOnEachDevice(steps);
 }
 
+// More tiles of rows than multiprocessors, each over several tiles of keys.
+TEST(PagedAttentionBf16, BlocksTakeSeveralTiles) {
+  std::mt19937_64 random(10);
+  std::vector<Chunk> chunks;
+  for (int64_t i = 0; i < 9; ++i) {
+    chunks.push_back({380 + i, 383 + 2 * i});
+  }
+  std::vector<CheckedStep> steps;
+  for (const int64_t head_dim : {64, 128}) {
+    steps.emplace_back(MakeStep(random, DimsOf(head_dim, 64, {0, 0, 1}), chunks));
+  }
+  ExpectOnEachDevice(steps);
+}
+
+// Few rows behind many keys: these are cut into ranges, the last of which some rows do not see.
+TEST(PagedAttentionBf16, ShortChunksBehindLongPrefixesAreMerged) {
+  std::mt19937_64 random(11);
+  std::vector<CheckedStep> steps;
+  for (const int64_t head_dim : {64, 128}) {
+    steps.emplace_back(
+        MakeStep(random, DimsOf(head_dim, 32, {0, 0, 0, 1}), {{40, 60}, {1018, 1030}}));
+    steps.push_back(steps.back());  // the counters of the ranges are again what it found
+  }
+  ExpectOnEachDevice(steps);
+}
+
 // Many short sequences give the tiles of a step to more of them than a warp has lanes.
 TEST(PagedAttentionBf16, ManySequences) {
   std::mt19937_64 random(5);

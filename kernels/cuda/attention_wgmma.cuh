@@ -1,0 +1,156 @@
+// What the roles of attention_wgmma.cu share: shared memory, its rings and barriers, pieces of
+// work.
+#ifndef COHORT_KERNELS_CUDA_ATTENTION_WGMMA_CUH_H_
+#define COHORT_KERNELS_CUDA_ATTENTION_WGMMA_CUH_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_tokens.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace cohort::cuda::wgmma_attention {
+
+constexpr int kConsumers = 2;  // warpgroups
+constexpr int kThreads = (1 + kConsumers) * kWarpgroupThreads;
+constexpr int kGroupRows = 64;  // of a consumer
+constexpr int kRows = kConsumers * kGroupRows;
+constexpr int kKeys = 128;  // of a tile
+constexpr int kStages = 3;  // tiles of keys, and as many of values
+constexpr int kSlabsOfTile = kKeys / kSlabKeys;
+constexpr int kConsumerWarps = kConsumers * kWarpgroupThreads / 32;
+constexpr int kProducerWarps = kWarpgroupThreads / 32;
+
+struct Arguments {
+  TensorCoreAttention attention;
+  int32_t groups;
+  int32_t splits;     // of the keys, at most
+  int32_t items;      // groups * splits * tiles of tokens, some perhaps without tokens
+  uint32_t* arrived;  // [tiles, groups, kConsumers], zero between launches; with splits only
+  float* ranges;      // [items, kRows, head size + 2]
+};
+
+// Tiles of 128 rows: halves of 64 columns, each of which is an operand in shared memory
+// (wgmma.cuh). The rows of a query tile are K-major operands, of a key tile too, of a value tile
+// MN-major ones.
+template <int kHeadDimension>
+struct Shape {
+  static constexpr int kHeadDim = kHeadDimension;
+  static constexpr int kChunks = kHeadDim / 8;  // of 16 bytes of a row
+  static constexpr int kHalfBytes = 128 * 128;
+  static constexpr int kTileBytes = kHeadDim / 64 * kHalfBytes;
+  static constexpr int kBarriersOffset = (1 + 2 * kStages) * kTileBytes;
+  static constexpr int kBarriers = 2 + 4 * kStages;
+  static constexpr int kBytes =
+      kBarriersOffset + kBarriers * static_cast<int>(sizeof(uint64_t)) + kMatrixSlack;
+  static_assert(kRows == 128 && kKeys == 128);
+};
+
+// Counts through a ring of kStages slots.
+struct RingPlace {
+  int slot = 0;
+  uint32_t parity = 0;  // of the round
+
+  __device__ void Advance() {
+    if (++slot == kStages) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// The block's shared memory. A slot is filled when its full barrier's phase ends, free again when
+// its empty barrier's does.
+template <class S>
+struct SharedMemory {
+  unsigned char* base = DynamicSharedMatrices();
+
+  __device__ unsigned char* Queries() const { return base; }
+  __device__ unsigned char* Keys(int slot) const { return base + (1 + slot) * S::kTileBytes; }
+  __device__ unsigned char* Values(int slot) const {
+    return base + (1 + kStages + slot) * S::kTileBytes;
+  }
+  __device__ uint64_t* QueriesFull() const { return Barrier(0); }
+  __device__ uint64_t* QueriesEmpty() const { return Barrier(1); }
+  __device__ uint64_t* KeysFull(int slot) const { return Barrier(2 + slot); }
+  __device__ uint64_t* KeysEmpty(int slot) const { return Barrier(2 + kStages + slot); }
+  __device__ uint64_t* ValuesFull(int slot) const { return Barrier(2 + 2 * kStages + slot); }
+  __device__ uint64_t* ValuesEmpty(int slot) const { return Barrier(2 + 3 * kStages + slot); }
+
+  __device__ uint64_t* Barrier(int i) const {
+    return reinterpret_cast<uint64_t*>(base + S::kBarriersOffset) + i;
+  }
+  // By one thread.
+  __device__ void InitBarriers() const {
+    for (int i = 0; i < S::kBarriers; ++i) {
+      const bool is_full = i == 0 || (i >= 2 && (i - 2) / kStages % 2 == 0);
+      BarrierInit(Barrier(i), is_full ? kProducerWarps : kConsumerWarps);
+    }
+    BarrierInitFence();
+  }
+};
+
+// A piece of work: the heads of a group of some consecutive tokens over a range of their keys.
+struct Item {
+  HeadGroup group;
+  TokenRange tokens;
+  int32_t last_position;
+  int32_t first_tile;
+  int32_t tiles;   // of keys; 0: nothing to do
+  int32_t ranges;  // of the tokens' keys; 1: this item has all
+
+  __device__ int32_t rows() const { return tokens.count * group.count; }
+  // Rows behind the last stand for its token.
+  __device__ int32_t Token(int row) const {
+    return tokens.first + min(row / group.count, tokens.count - 1);
+  }
+  __device__ int Head(int row) const { return group.first + row % group.count; }
+};
+
+// A range is no shorter than this many tiles: below, merging costs more than it brings.
+constexpr int kLeastTiles = 8;
+
+// The same in all lanes of a warp. Ranges of an item lie side by side, then its groups: what takes
+// longest comes first.
+__device__ inline Item FindItem(const Arguments& a, int32_t index) {
+  const Batch& batch = a.attention.batch;
+  const int32_t split = index % a.splits;
+  const int32_t pair = index / a.splits;
+  Item item;
+  item.group = a.attention.groups.item[pair % a.groups];
+  item.tokens = FindTokens(batch, pair / a.groups, kRows / item.group.count);
+  item.tiles = 0;
+  if (item.tokens.count == 0) {
+    return item;
+  }
+  item.last_position = batch.Position(item.tokens.first + item.tokens.count - 1);
+  const int32_t tiles = item.last_position / kKeys + 1;
+  const int32_t of_range = max((tiles + a.splits - 1) / a.splits, kLeastTiles);
+  item.ranges = a.splits == 1 ? 1 : (tiles + of_range - 1) / of_range;
+  item.first_tile = a.splits == 1 ? 0 : split * of_range;
+  item.tiles = a.splits == 1 ? tiles : min(of_range, tiles - item.first_tile);
+  return item;
+}
+
+// Calls take(item, index) for the items of this block. Every other round goes backwards, so that
+// blocks get equal shares of items that become smaller and smaller.
+template <class Take>
+__device__ void ForEachItem(const Arguments& a, Take take) {
+  const auto blocks = static_cast<int32_t>(gridDim.x);
+  const auto block = static_cast<int32_t>(blockIdx.x);
+  for (int32_t begin = 0, round = 0; begin < a.items; begin += blocks, ++round) {
+    const int32_t index = begin + (round % 2 == 0 ? block : blocks - 1 - block);
+    if (index >= a.items) {
+      continue;
+    }
+    const Item item = FindItem(a, index);
+    if (item.tiles > 0) {
+      take(item, index);
+    }
+  }
+}
+
+}  // namespace cohort::cuda::wgmma_attention
+
+#endif  // COHORT_KERNELS_CUDA_ATTENTION_WGMMA_CUH_H_
