@@ -239,6 +239,14 @@ typedef struct CohortCudaGroup {
   int64_t two_shot_bytes;
 } CohortCudaGroup;
 
+/* The kernels of a recording: those that wait for another one are pairs with it, in a programmatic
+ * one the second may start before the first has ended. */
+typedef struct CohortCudaRecordedKernels {
+  int64_t count;
+  int64_t pairs;
+  int64_t programmatic;
+} CohortCudaRecordedKernels;
+
 /* One device with its stream, its cuBLASLt handle and its workspaces. */
 typedef struct CohortCudaDevice CohortCudaDevice;
 /* A place in a device's stream. Must not outlive its device. */
@@ -294,6 +302,8 @@ typedef struct CohortCudaTable {
   CohortCudaError (*recording_begin)(CohortCudaDevice* device);
   CohortCudaError (*recording_end)(CohortCudaDevice* device, CohortCudaRecording** recording);
   void (*recording_enqueue)(CohortCudaRecording* recording);
+  void (*recording_kernels)(const CohortCudaRecording* recording,
+                            CohortCudaRecordedKernels* kernels);
   void (*recording_destroy)(CohortCudaRecording* recording);
 
   /* The operations of kernels/ops.h. */

@@ -51,8 +51,16 @@ class Mark {
 // memory, which holds other numbers each time. Must not outlive its device.
 class Recording {
  public:
+  // How a device starts what it repeats.
+  struct Kernels {
+    int64_t count = 0;
+    int64_t pairs = 0;         // of kernels one of which waits for the other
+    int64_t programmatic = 0;  // of these, pairs whose second may start before the first has ended
+  };
+
   virtual ~Recording() = default;
   virtual void Enqueue() = 0;
+  virtual Kernels kernels() const { return {}; }  // none where a device has no such thing
 };
 
 class Device {

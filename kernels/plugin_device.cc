@@ -74,6 +74,11 @@ class PluginRecording : public Recording {
   PluginRecording& operator=(const PluginRecording&) = delete;
 
   void Enqueue() override { table_->recording_enqueue(handle_); }
+  Kernels kernels() const override {
+    CohortCudaRecordedKernels kernels{};
+    table_->recording_kernels(handle_, &kernels);
+    return {.count = kernels.count, .pairs = kernels.pairs, .programmatic = kernels.programmatic};
+  }
 
  private:
   const CohortCudaTable* table_;

@@ -50,6 +50,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(recording_begin),
     COHORT_ENTRY(recording_end),
     COHORT_ENTRY(recording_enqueue),
+    COHORT_ENTRY(recording_kernels),
     COHORT_ENTRY(recording_destroy),
     COHORT_ENTRY(embed),
     COHORT_ENTRY(rms_norm),

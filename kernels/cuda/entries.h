@@ -39,6 +39,8 @@ CohortCudaError MarkWait(CohortCudaMark* mark, int64_t timeout_us) noexcept;
 CohortCudaError RecordingBegin(CohortCudaDevice* device) noexcept;
 CohortCudaError RecordingEnd(CohortCudaDevice* device, CohortCudaRecording** recording) noexcept;
 void RecordingEnqueue(CohortCudaRecording* recording) noexcept;
+void RecordingKernels(const CohortCudaRecording* recording,
+                      CohortCudaRecordedKernels* kernels) noexcept;
 void RecordingDestroy(CohortCudaRecording* recording) noexcept;
 
 // steps.cu

@@ -29,6 +29,7 @@ constexpr CohortCudaTable kTable = {
     .recording_begin = RecordingBegin,
     .recording_end = RecordingEnd,
     .recording_enqueue = RecordingEnqueue,
+    .recording_kernels = RecordingKernels,
     .recording_destroy = RecordingDestroy,
     .embed = Embed,
     .rms_norm = RmsNorm,

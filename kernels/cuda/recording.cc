@@ -1,8 +1,11 @@
 // Marks in the stream, and work that is recorded once and enqueued as a graph.
+#include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <memory>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
@@ -15,6 +18,7 @@ struct CohortCudaMark {
 struct CohortCudaRecording {
   CohortCudaDevice* device = nullptr;
   cudaGraphExec_t graph = nullptr;
+  CohortCudaRecordedKernels kernels{};
 };
 
 namespace cohort::cuda {
@@ -25,6 +29,41 @@ using Clock = std::chrono::steady_clock;
 // So long a wait only yields: most steps of small models end within it.
 constexpr std::chrono::microseconds kYieldTime{500};
 constexpr std::chrono::microseconds kLookInterval{20};
+
+bool IsKernel(cudaGraphNode_t node) {
+  cudaGraphNodeType type{};
+  return cudaGraphNodeGetType(node, &type) == cudaSuccess && type == cudaGraphNodeTypeKernel;
+}
+
+cudaError_t CountKernels(cudaGraph_t graph, CohortCudaRecordedKernels* kernels) {
+  std::size_t count = 0;
+  cudaError_t result = cudaGraphGetNodes(graph, nullptr, &count);
+  std::vector<cudaGraphNode_t> nodes(count);
+  if (result == cudaSuccess) {
+    result = cudaGraphGetNodes(graph, nodes.data(), &count);
+  }
+  std::size_t edges = 0;
+  if (result == cudaSuccess) {
+    result = cudaGraphGetEdges(graph, nullptr, nullptr, nullptr, &edges);
+  }
+  std::vector<cudaGraphNode_t> from(edges);
+  std::vector<cudaGraphNode_t> to(edges);
+  std::vector<cudaGraphEdgeData> data(edges);
+  if (result == cudaSuccess && edges > 0) {
+    result = cudaGraphGetEdges(graph, from.data(), to.data(), data.data(), &edges);
+  }
+  if (result != cudaSuccess) {
+    return result;
+  }
+  kernels->count = std::count_if(nodes.begin(), nodes.end(), IsKernel);
+  for (std::size_t i = 0; i < edges; ++i) {
+    if (IsKernel(from[i]) && IsKernel(to[i])) {
+      ++kernels->pairs;
+      kernels->programmatic += data[i].type == cudaGraphDependencyTypeProgrammatic ? 1 : 0;
+    }
+  }
+  return cudaSuccess;
+}
 
 }  // namespace
 
@@ -105,6 +144,9 @@ CohortCudaError RecordingEnd(CohortCudaDevice* device, CohortCudaRecording** rec
     if (result == cudaSuccess) {
       result = cudaGraphUpload(created->graph, device->stream);
     }
+    if (result == cudaSuccess) {
+      result = CountKernels(graph, &created->kernels);
+    }
     if (result != cudaSuccess) {
       Stick(device, FromCuda(result, "cudaGraphInstantiate"));
     }
@@ -129,6 +171,11 @@ void RecordingEnqueue(CohortCudaRecording* recording) noexcept {
     Stick(device, FromCuda(result, "cudaGraphLaunch"));
   }
   device->progress.Submit();
+}
+
+void RecordingKernels(const CohortCudaRecording* recording,
+                      CohortCudaRecordedKernels* kernels) noexcept {
+  *kernels = recording->kernels;
 }
 
 void RecordingDestroy(CohortCudaRecording* recording) noexcept {

@@ -90,6 +90,7 @@ stage_check() {
   done
   step collectives 60 collectives
   step golden 60 golden
+  step programmatic 60 programmatic
   for model in pocket pocket-moe; do
     for layout in "${dense[@]}"; do
       step "tokens-$model-$layout" 60 tokens "$model" "$layout"

@@ -125,6 +125,7 @@ step_golden() {
   [[ $DRY -eq 0 ]] || filter='*CudaGives*/fiveheadstied'
   COHORT_GOLDEN_DIR=$BUNDLE/golden some_tests cohort_runtime_test "$filter"
 }
+step_programmatic() { some_tests cohort_runtime_test 'RecordedKernels*'; }
 some_tests() { # PROGRAM FILTER
   COHORT_TEST_DEVICE=cuda "$bin/$1" --gtest_filter="$2" | tee "$work/tests"
   local code=${PIPESTATUS[0]}

@@ -89,6 +89,10 @@ TEST_F(PluginDeviceTest, RecordsWhatTheWorkEnqueues) {
   EXPECT_EQ(during, "recording_begin");
   (*recording)->Enqueue();
   EXPECT_EQ(other_side_.verb, "recording_enqueue");
+  const Recording::Kernels kernels = (*recording)->kernels();
+  EXPECT_EQ(kernels.count, 7);
+  EXPECT_EQ(kernels.pairs, 6);
+  EXPECT_EQ(kernels.programmatic, 5);
   other_side_.error.code = kCohortCudaFailed;
   EXPECT_EQ(device_.Record(work).status().code(), absl::StatusCode::kInternal);
 }

@@ -55,6 +55,9 @@ void SetDeviceEntries(CohortCudaTable& table) {
   table.recording_enqueue = [](CohortCudaRecording* recording) {
     recording->device->verb = "recording_enqueue";
   };
+  table.recording_kernels = [](const CohortCudaRecording*, CohortCudaRecordedKernels* kernels) {
+    *kernels = {.count = 7, .pairs = 6, .programmatic = 5};
+  };
   table.recording_destroy = [](CohortCudaRecording* recording) { delete recording; };
 }
 
