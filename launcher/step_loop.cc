@@ -43,14 +43,13 @@ absl::StatusOr<std::optional<std::string>> StepLoop::NextPlan() {
 }
 
 absl::Status StepLoop::Begin(StringView plan_bytes) {
-  absl::StatusOr<StepPlan> plan = DecodeStepPlan(plan_bytes);
+  absl::Status begun = DecodeStepPlan(plan_bytes, plan_);
   // What cannot run behind the step under way is not computed before that is answered.
-  while (worker_.outstanding() > 0 && !(plan.ok() && worker_.RunsAhead(*plan))) {
+  while (worker_.outstanding() > 0 && !(begun.ok() && worker_.RunsAhead(plan_))) {
     RETURN_IF_ERROR(Answer());
   }
-  absl::Status begun = plan.status();
   if (begun.ok()) {
-    begun = worker_.Enqueue(*std::move(plan));
+    begun = worker_.Enqueue(plan_);
   }
   if (begun.ok()) {
     return begun;
@@ -63,12 +62,12 @@ absl::Status StepLoop::Begin(StringView plan_bytes) {
 }
 
 absl::Status StepLoop::Answer() {
-  const absl::StatusOr<StepResult> result = worker_.Collect();
-  if (!result.ok()) {
-    RETURN_IF_ERROR(Send(result.status()));
-    return result.status();
+  const absl::Status collected = worker_.Collect(result_);
+  if (!collected.ok()) {
+    RETURN_IF_ERROR(Send(collected));
+    return collected;
   }
-  return Send(Encode(*result));
+  return Send(Encode(result_));
 }
 
 absl::Status StepLoop::Send(const absl::StatusOr<std::string>& result) {

@@ -33,6 +33,9 @@ class StepLoop {
   ByteRingReader& plans_;
   ByteRingWriter& outcomes_;
   const absl::Duration send_timeout_;
+  // Their memory serves step after step.
+  StepPlan plan_;
+  StepResult result_;
 };
 
 }  // namespace cohort

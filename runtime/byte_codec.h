@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <utility>
@@ -15,31 +16,43 @@
 
 namespace cohort {
 
+static_assert(std::endian::native == std::endian::little, "numbers are copied as they are");
+
 class ByteWriter {
  public:
-  void U8(uint8_t value) { bytes_.push_back(static_cast<char>(value)); }
+  void U8(uint8_t value) { Little(value); }
   void U32(uint32_t value) { Little(value); }
   void U64(uint64_t value) { Little(value); }
   void I32(int32_t value) { Little(static_cast<uint32_t>(value)); }
   void F32(float value) { Little(std::bit_cast<uint32_t>(value)); }
   void Count(size_t count) {
-    CHECK_LE(count, std::numeric_limits<uint32_t>::max());
+    CHECK(count <= std::numeric_limits<uint32_t>::max());
     U32(static_cast<uint32_t>(count));
   }
-  void Reserve(size_t bytes) { bytes_.reserve(bytes); }
-  std::string Take() && { return std::move(bytes_); }
+  void Reserve(size_t bytes) {
+    if (bytes > bytes_.size()) {
+      bytes_.resize(bytes);
+    }
+  }
+  std::string Take() && {
+    bytes_.resize(size_);
+    return std::move(bytes_);
+  }
 
  private:
   template <class T>
   void Little(T value) {
-    char buffer[sizeof(T)];
-    for (size_t i = 0; i < sizeof(T); ++i) {
-      buffer[i] = static_cast<char>((value >> (8 * i)) & 0xff);
+    if (sizeof(T) > bytes_.size() - size_) {
+      Grow();
     }
-    bytes_.append(buffer, sizeof(T));
+    std::memcpy(bytes_.data() + size_, &value, sizeof(T));
+    size_ += sizeof(T);
   }
 
-  std::string bytes_;
+  [[gnu::cold]] void Grow() { bytes_.resize(2 * bytes_.size() + 64); }
+
+  std::string bytes_;  // larger than what was written: an append for every number takes its time
+  size_t size_ = 0;
 };
 
 // The first fault sticks: from then on every read gives 0 and every count 0, so that a decoder
@@ -58,16 +71,17 @@ class ByteReader {
   // the message cannot hold them.
   size_t Count(size_t element_bytes) {
     const size_t count = U32();
-    if (count > remaining() / element_bytes) {
-      Fail(absl::StrCat("a count of ", count, " elements of at least ", element_bytes,
-                        " bytes, but ", remaining(), " bytes are left"));
+    if (count * element_bytes > remaining()) {  // 32 bits by a few
+      FailCount(count, element_bytes);
+      return 0;
     }
-    return ok() ? count : 0;
+    return count;
   }
 
-  void Fail(StringView fault) {
+  [[gnu::cold]] void Fail(StringView fault) {
     if (ok()) {
       fault_ = absl::StrCat(fault, " (at byte ", offset_, " of ", bytes_.size(), ")");
+      bytes_.remove_suffix(remaining());  // what is read from here on is nothing
     }
   }
   bool ok() const { return fault_.empty(); }
@@ -86,17 +100,17 @@ class ByteReader {
   T Little() {
     if (remaining() < sizeof(T)) {
       Fail("truncated");
-    }
-    if (!ok()) {
       return 0;
     }
     T value = 0;
-    for (size_t i = 0; i < sizeof(T); ++i) {
-      value = static_cast<T>(
-          value | static_cast<T>(T{static_cast<unsigned char>(bytes_[offset_ + i])} << (8 * i)));
-    }
+    std::memcpy(&value, bytes_.data() + offset_, sizeof(T));
     offset_ += sizeof(T);
     return value;
+  }
+
+  [[gnu::cold]] void FailCount(size_t count, size_t element_bytes) {
+    Fail(absl::StrCat("a count of ", count, " elements of at least ", element_bytes, " bytes, but ",
+                      remaining(), " bytes are left"));
   }
 
   StringView bytes_;

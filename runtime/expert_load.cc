@@ -1,24 +1,22 @@
 #include "runtime/expert_load.h"
 
-#include <utility>
-
 namespace cohort {
 
-std::vector<int32_t> ExpertLoad::Take(absl::Span<const int32_t> counts, int64_t experts) {
-  if (counts.empty()) {
-    return {};
+void ExpertLoad::Take(absl::Span<const int32_t> counts, int64_t experts,
+                      std::vector<int32_t>& gained) {
+  const size_t size = counts.empty() ? 0 : static_cast<size_t>(experts);
+  sums_.assign(size, 0);
+  for (size_t begin = 0; begin < counts.size(); begin += size) {
+    for (size_t expert = 0; expert < size; ++expert) {
+      sums_[expert] += static_cast<uint32_t>(counts[begin + expert]);
+    }
   }
-  std::vector<uint32_t> sums(static_cast<size_t>(experts));
-  for (size_t i = 0; i < counts.size(); ++i) {
-    sums[i % sums.size()] += static_cast<uint32_t>(counts[i]);
+  taken_.resize(size);
+  gained.resize(size);
+  for (size_t expert = 0; expert < size; ++expert) {
+    gained[expert] = static_cast<int32_t>(sums_[expert] - taken_[expert]);
   }
-  taken_.resize(sums.size());
-  std::vector<int32_t> gained(sums.size());
-  for (size_t expert = 0; expert < sums.size(); ++expert) {
-    gained[expert] = static_cast<int32_t>(sums[expert] - taken_[expert]);
-  }
-  taken_ = std::move(sums);
-  return gained;
+  taken_.swap(sums_);
 }
 
 }  // namespace cohort

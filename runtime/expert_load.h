@@ -13,10 +13,11 @@ class ExpertLoad {
  public:
   // counts [layers, experts], which only grow and wrap around: per expert, what all layers have
   // gained since the last call, at most 2^31 - 1. Empty without layers.
-  std::vector<int32_t> Take(absl::Span<const int32_t> counts, int64_t experts);
+  void Take(absl::Span<const int32_t> counts, int64_t experts, std::vector<int32_t>& gained);
 
  private:
   std::vector<uint32_t> taken_;  // per expert, sums over the layers so far; they wrap around too
+  std::vector<uint32_t> sums_;
 };
 
 }  // namespace cohort

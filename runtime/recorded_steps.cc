@@ -15,6 +15,9 @@ namespace {
 
 // Between two looks at the communicators while a step is awaited.
 constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
+// Tables of up to so many blocks are brought with every step, which takes about as long as the two
+// kernels that keep them up to date would.
+constexpr int64_t kMostTableWords = 16384;
 
 int64_t RecordWords(int64_t rows) { return rows * CandidateRecord::Words(kMaxCandidates); }
 
@@ -38,6 +41,10 @@ RecordedSteps::RecordedSteps(const ShardPlan& plan, const RecordedStepsOptions& 
       slice_{.first_id = plan.vocabulary().begin, .valid_ids = options.valid_ids},
       ranks_(RankCount(plan)) {}
 
+bool RecordedSteps::KeepsTables(int64_t rows, const RecordedStepsOptions& options) {
+  return rows * options.blocks_per_sequence > kMostTableWords;
+}
+
 // Every part begins at a multiple of 16 bytes.
 RecordedSteps::Layout RecordedSteps::LayoutFor(int64_t rows, const RecordedStepsOptions& options) {
   Layout layout;
@@ -50,17 +57,36 @@ RecordedSteps::Layout RecordedSteps::LayoutFor(int64_t rows, const RecordedSteps
   layout.logit_factors = take(rows);
   layout.slots = take(rows);
   layout.sampling = take(rows * kSamplingWords);
-  layout.tables = take(rows * options.blocks_per_sequence);
+  if (KeepsTables(rows, options)) {
+    layout.table_rows = take(rows);
+    layout.changed_places = take(rows);
+    layout.changed_blocks = take(rows);
+  } else {
+    layout.tables = take(rows * options.blocks_per_sequence);
+  }
   return layout;
 }
 
+int64_t RecordedSteps::UploadWords(const StepBuckets& buckets,
+                                   const RecordedStepsOptions& options) {
+  int64_t most = 0;
+  for (const int64_t rows : buckets.sizes()) {
+    most = std::max(most, LayoutFor(rows, options).words);
+  }
+  return most;
+}
+
 int64_t RecordedSteps::WorkspaceBytes(const ShardPlan& plan, const RecordedStepsOptions& options) {
-  const int64_t rows = std::min(options.max_rows, kMaxRecordedRows);
+  const StepBuckets buckets(options.max_rows, HasExperts(plan));
+  const int64_t rows = buckets.max_rows();
+  const int64_t columns = options.blocks_per_sequence;
+  const int64_t kept = KeepsTables(rows, options) ? rows * columns : 0;
   const int64_t ranks = RankCount(plan);
   const int64_t gathered = ranks > 1 ? ranks : 0;
-  return SizeOf(DType::kI32) *
-         (LayoutFor(rows, options).words + (rows + 1) + options.slots + 2 * rows +
-          RecordWords(rows) * (1 + gathered) + 2 * Qwen2::kMaxLogitRows * (2 + gathered));
+  return (kept > 0 ? SlotTables::WorkspaceBytes(options.slots, columns) : 0) +
+         SizeOf(DType::kI32) *
+             (kept + UploadWords(buckets, options) + (rows + 1) + options.slots + 2 * rows +
+              RecordWords(rows) * (1 + gathered) + 2 * Qwen2::kMaxLogitRows * (2 + gathered));
 }
 
 absl::StatusOr<std::unique_ptr<RecordedSteps>> RecordedSteps::Create(
@@ -73,7 +99,12 @@ absl::StatusOr<std::unique_ptr<RecordedSteps>> RecordedSteps::Create(
 absl::Status RecordedSteps::Allocate(const ShardPlan& plan) {
   const int64_t rows = max_rows();
   const auto words = [&](int64_t count) { return device_.Allocate({count}, DType::kI32); };
-  ASSIGN_OR_RETURN(upload_, words(LayoutFor(rows, options_).words));
+  ASSIGN_OR_RETURN(upload_, words(UploadWords(buckets_, options_)));
+  if (KeepsTables(rows, options_)) {
+    ASSIGN_OR_RETURN(slot_tables_, SlotTables::Create(options_.slots, options_.blocks_per_sequence,
+                                                      options_.scratch_block, device_));
+    ASSIGN_OR_RETURN(tables_, device_.Allocate({rows, options_.blocks_per_sequence}, DType::kI32));
+  }
   ASSIGN_OR_RETURN(counting_, words(rows + 1));
   ASSIGN_OR_RETURN(last_tokens_, words(options_.slots));
   ASSIGN_OR_RETURN(ids_, words(rows));
@@ -98,15 +129,18 @@ absl::Status RecordedSteps::Allocate(const ShardPlan& plan) {
 
 absl::Status RecordedSteps::AllocateTurn(Turn& turn, const Shape& expert_hits) {
   ASSIGN_OR_RETURN(turn.upload,
-                   device_.AllocateHost({LayoutFor(max_rows(), options_).words}, DType::kI32));
+                   device_.AllocateHost({UploadWords(buckets_, options_)}, DType::kI32));
+  if (KeepsTables(max_rows(), options_)) {
+    ASSIGN_OR_RETURN(turn.new_tables,
+                     device_.AllocateHost({max_rows(), options_.blocks_per_sequence}, DType::kI32));
+  }
   ASSIGN_OR_RETURN(turn.tokens, device_.AllocateHost({max_rows()}, DType::kI32));
   ASSIGN_OR_RETURN(turn.expert_hits, device_.AllocateHost(expert_hits, DType::kI32));
   ASSIGN_OR_RETURN(turn.mark, device_.CreateMark());
   return absl::OkStatus();
 }
 
-// Rows beyond `rows` decode id 0 at position 0 of the scratch block, for no slot. Of the tables
-// only what attention reads is written.
+// Rows beyond `rows` decode id 0 at position 0 of the scratch block, for no slot.
 void RecordedSteps::Pack(absl::Span<const RecordedRow> rows, int64_t size, int32_t* words) const {
   static const RecordedRow kFiller{.slot = -1};
   const Layout layout = LayoutFor(size, options_);
@@ -119,13 +153,49 @@ void RecordedSteps::Pack(absl::Span<const RecordedRow> rows, int64_t size, int32
     words[layout.logit_factors + i] = std::bit_cast<int32_t>(row.logit_factor);
     words[layout.slots + i] = row.slot;
     WriteSamplingRow(row.sampling, words + layout.sampling + i * kSamplingWords);
-    int32_t* table = words + layout.tables + i * options_.blocks_per_sequence;
-    if (is_filler) {
-      *table = options_.scratch_block;
+  }
+}
+
+// Only what attention reads is written.
+void RecordedSteps::PackTables(absl::Span<const RecordedRow> rows, int64_t size,
+                               int32_t* words) const {
+  int32_t* table = words + LayoutFor(size, options_).tables;
+  for (int64_t i = 0; i < size; ++i, table += options_.blocks_per_sequence) {
+    if (i < static_cast<int64_t>(rows.size())) {
+      const std::vector<int32_t>& blocks = *rows[static_cast<size_t>(i)].blocks;
+      std::copy(blocks.begin(), blocks.end(), table);
     } else {
-      std::copy(row.blocks->begin(), row.blocks->end(), table);
+      *table = options_.scratch_block;
     }
   }
+}
+
+void RecordedSteps::BringTables(absl::Span<const RecordedRow> rows, int64_t size, Turn& turn) {
+  const Layout layout = LayoutFor(size, options_);
+  int32_t* const words = turn.upload.view().As<int32_t>();
+  int32_t* const staging = turn.new_tables.view().As<int32_t>();
+  for (int64_t i = 0; i < size; ++i) {
+    SlotTables::Change change;
+    int32_t table_row = slot_tables_.scratch_row();
+    if (i < static_cast<int64_t>(rows.size())) {
+      const RecordedRow& row = rows[static_cast<size_t>(i)];
+      table_row = row.slot;
+      change = slot_tables_.Bring(row.slot, row.admission, *row.blocks,
+                                  staging + i * options_.blocks_per_sequence);
+    }
+    words[layout.table_rows + i] = table_row;
+    words[layout.changed_places + i] = change.place;
+    words[layout.changed_blocks + i] = change.block;
+  }
+}
+
+void RecordedSteps::GatherTables(int64_t size) {
+  const Layout layout = LayoutFor(size, options_);
+  Ops& ops = device_.ops();
+  ops.StoreTokens(Part(layout.changed_blocks, DType::kI32, {size}),
+                  Part(layout.changed_places, DType::kI32, {size}), slot_tables_.all());
+  ops.GatherRows(slot_tables_.rows(), Part(layout.table_rows, DType::kI32, {size}),
+                 tables_.view().Rows(0, size));
 }
 
 TensorView RecordedSteps::Part(int64_t offset, DType dtype, Shape shape) const {
@@ -143,7 +213,9 @@ StepRows RecordedSteps::RowsOf(int64_t size) const {
       .sequences = size,
       .positions = Part(layout.positions, DType::kI32, {size}),
       .sequence_of_token = counting.Rows(0, size),
-      .block_table = Part(layout.tables, DType::kI32, {size, options_.blocks_per_sequence}),
+      .block_table = KeepsTables(size, options_)
+                         ? tables_.view().Rows(0, size)
+                         : Part(layout.tables, DType::kI32, {size, options_.blocks_per_sequence}),
       .rope_rows = Part(layout.rope_rows, DType::kI32, {size}),
       .logit_factors = Part(layout.logit_factors, DType::kF32, {size}),
       .first_rows = counting.Rows(0, size + 1),
@@ -158,6 +230,9 @@ void RecordedSteps::Compute(const Key& key, const Group& group) {
   Ops& ops = device_.ops();
   ops.SelectIds(Part(layout.sources, DType::kI32, {key.rows}), last_tokens_.view(),
                 ids_.view().Rows(0, key.rows));
+  if (KeepsTables(key.rows, options_)) {
+    GatherTables(key.rows);
+  }
   group.model.Forward(RowsOf(key.rows), group.kv, group.tp, group.data);
 
   // What is chosen by mass is read twice, so the logits of its rows must still be there.
@@ -245,6 +320,11 @@ absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, int32_t 
   const int64_t size = buckets_.SizeFor(static_cast<int64_t>(rows.size()));
   Turn& turn = turns_[next_turn_];
   Pack(rows, size, turn.upload.view().As<int32_t>());
+  if (KeepsTables(size, options_)) {
+    BringTables(rows, size, turn);
+  } else {
+    PackTables(rows, size, turn.upload.view().As<int32_t>());
+  }
   device_.EnqueueCopyFromHost(turn.upload.view().data,
                               upload_.view().Rows(0, LayoutFor(size, options_).words));
   const bool by_mass = std::any_of(rows.begin(), rows.end(), [this](const RecordedRow& row) {
@@ -308,6 +388,7 @@ void RecordedSteps::Forget() {
     device_.Synchronize().IgnoreError();
   }
   recorded_.clear();
+  slot_tables_.Forget();
   under_way_ = 0;
 }
 

@@ -19,6 +19,7 @@
 #include "parallel/shard_plan.h"
 #include "runtime/kv_cache.h"
 #include "runtime/qwen2.h"
+#include "runtime/slot_tables.h"
 #include "runtime/step_buckets.h"
 
 namespace cohort {
@@ -30,6 +31,7 @@ struct RecordedRow {
   int32_t rope_row = 0;
   float logit_factor = 1;
   int32_t slot = 0;
+  uint64_t admission = 0;  // WorkerSlots::admission()
   SamplingRow sampling = {};
   const std::vector<int32_t>* blocks = nullptr;
 };
@@ -84,13 +86,15 @@ class RecordedSteps {
   void Forget();
 
  private:
-  // int32 words of one step's upload; offsets of its parts.
+  // int32 words of one step's upload; offsets of its parts. Either `tables` are there, or they are
+  // kept (KeepsTables()) and `table_rows` of them are gathered after the changes.
   struct Layout {
     int64_t sources = 0, positions = 0, rope_rows = 0, logit_factors = 0, slots = 0, sampling = 0,
-            tables = 0, words = 0;
+            tables = 0, table_rows = 0, changed_places = 0, changed_blocks = 0, words = 0;
   };
   struct Turn {
-    Tensor upload;       // [words of the largest step] int32, host memory
+    Tensor upload;       // [words of the largest upload] int32, host memory
+    Tensor new_tables;   // [max rows, blocks per sequence] int32, host memory, where they are kept
     Tensor tokens;       // [max rows] int32, host memory
     Tensor expert_hits;  // as the model's, host memory
     std::unique_ptr<Mark> mark;
@@ -110,10 +114,18 @@ class RecordedSteps {
   };
 
   RecordedSteps(const ShardPlan& plan, const RecordedStepsOptions& options, Device& device);
+  // Whether a step of this size leaves block tables on the device: where they are too many to be
+  // brought every time.
+  static bool KeepsTables(int64_t rows, const RecordedStepsOptions& options);
   static Layout LayoutFor(int64_t rows, const RecordedStepsOptions& options);
+  static int64_t UploadWords(const StepBuckets& buckets, const RecordedStepsOptions& options);
   absl::Status Allocate(const ShardPlan& plan);
   absl::Status AllocateTurn(Turn& turn, const Shape& expert_hits);
   void Pack(absl::Span<const RecordedRow> rows, int64_t size, int32_t* words) const;
+  void PackTables(absl::Span<const RecordedRow> rows, int64_t size, int32_t* words) const;
+  // Of kept tables, what changed.
+  void BringTables(absl::Span<const RecordedRow> rows, int64_t size, Turn& turn);
+  void GatherTables(int64_t size);
   absl::Status Run(const Key& key, const Group& group);
   void Compute(const Key& key, const Group& group);
   // The tokens of the rows begin to begin + count.
@@ -134,7 +146,10 @@ class RecordedSteps {
   VocabularySlice slice_;
   int64_t ranks_;
 
-  Tensor upload_;       // [words of the largest step] int32
+  SlotTables slot_tables_;  // none where no size keeps tables
+  Tensor tables_;           // [max rows, blocks per sequence] int32, those of a step; likewise
+
+  Tensor upload_;       // [words of the largest upload] int32
   Tensor counting_;     // [max rows + 1] int32: 0, 1, 2, ...
   Tensor last_tokens_;  // [slots] int32
   Tensor ids_;          // [max rows] int32

@@ -63,12 +63,23 @@ void ReadHeader(uint32_t magic, ByteReader& reader, uint64_t& epoch, uint64_t& s
 
 // Vectors of structs grow as their elements arrive: a struct is larger in memory than on the wire,
 // and a message should not cost a multiple of its size before it proved to be whole.
+template <class T, class Read>
+void ReadInto(std::vector<T>& elements, size_t element_bytes, ByteReader& reader, Read read) {
+  const size_t count = reader.Count(element_bytes);
+  for (size_t i = 0; i < count && reader.ok(); ++i) {
+    if (i == elements.size()) {
+      elements.emplace_back();
+    }
+    read(reader, elements[i]);
+  }
+  elements.resize(std::min(count, elements.size()));
+}
+
 template <class Read>
 auto ReadList(size_t element_bytes, ByteReader& reader, Read read) {
   std::vector<decltype(read(reader))> elements;
-  for (size_t left = reader.Count(element_bytes); left > 0 && reader.ok(); --left) {
-    elements.push_back(read(reader));
-  }
+  ReadInto(elements, element_bytes, reader,
+           [&](ByteReader& r, auto& element) { element = read(r); });
   return elements;
 }
 
@@ -94,15 +105,18 @@ void WriteList(const std::vector<TokenLogprob>& values, ByteWriter& writer) {
   }
 }
 
-std::vector<int32_t> ReadI32s(size_t count, ByteReader& reader) {
-  std::vector<int32_t> values(count);
+void ReadI32s(size_t count, ByteReader& reader, std::vector<int32_t>& values) {
+  values.resize(count);
   for (int32_t& value : values) {
     value = reader.I32();
   }
-  return values;
 }
 
-std::vector<int32_t> ReadI32List(ByteReader& reader) { return ReadI32s(reader.Count(4), reader); }
+std::vector<int32_t> ReadI32List(ByteReader& reader) {
+  std::vector<int32_t> values;
+  ReadI32s(reader.Count(4), reader, values);
+  return values;
+}
 
 std::vector<float> ReadF32List(ByteReader& reader) {
   std::vector<float> values(reader.Count(4));
@@ -221,26 +235,22 @@ void Write(const SequenceRows& rows, ByteWriter& writer) {
   }
 }
 
-std::vector<TokenSource> ReadTokens(bool literals, ByteReader& reader) {
+void ReadTokens(bool literals, ByteReader& reader, std::vector<TokenSource>& tokens) {
   const size_t count = reader.Count(literals ? 4 : 12);
   if (reader.ok() && count == 0) {
     reader.Fail("rows without a token");
   }
-  std::vector<TokenSource> tokens(count);
+  tokens.resize(count);
   for (TokenSource& token : tokens) {
     token.id = reader.I32();
-    if (!literals) {
-      token.sampled_in_step = reader.U64();
-    }
+    token.sampled_in_step = literals ? TokenSource::kLiteral : reader.U64();
   }
   if (reader.ok() && literals != AllLiteral(tokens)) {
     reader.Fail("literal tokens in the long form");
   }
-  return tokens;
 }
 
-SequenceRows ReadRows(ByteReader& reader) {
-  SequenceRows rows;
+void ReadRows(ByteReader& reader, SequenceRows& rows) {
   rows.slot = reader.U32();
   rows.first_position = reader.U64();
   const uint8_t flags = reader.U8();
@@ -248,16 +258,17 @@ SequenceRows ReadRows(ByteReader& reader) {
     reader.Fail(absl::StrCat("unknown flags 0x", absl::Hex(flags)));
   }
   rows.sample = (flags & kSampleFlag) != 0;
-  rows.tokens = ReadTokens((flags & kLiteralsFlag) != 0, reader);
-  rows.appended_blocks = ReadI32List(reader);
+  ReadTokens((flags & kLiteralsFlag) != 0, reader, rows.tokens);
+  ReadI32s(reader.Count(4), reader, rows.appended_blocks);
+  rows.score_top = 0;
+  rows.score_targets.clear();
   if ((flags & kTargetsFlag) != 0) {
     rows.score_top = reader.U32();
     if (rows.tokens.size() > reader.remaining() / 4) {
       reader.Fail(absl::StrCat("truncated: ", rows.tokens.size(), " score targets follow"));
     }
-    rows.score_targets = ReadI32s(reader.ok() ? rows.tokens.size() : 0, reader);
+    ReadI32s(reader.ok() ? rows.tokens.size() : 0, reader, rows.score_targets);
   }
-  return rows;
 }
 
 SequenceResult ReadSequence(ByteReader& reader) {
@@ -319,14 +330,18 @@ std::string Encode(const StepResult& result) {
   return std::move(writer).Take();
 }
 
-absl::StatusOr<StepPlan> DecodeStepPlan(StringView bytes) {
+absl::Status DecodeStepPlan(StringView bytes, StepPlan& plan) {
   ByteReader reader(bytes);
-  StepPlan plan;
   ReadHeader(kPlanMagic, reader, plan.epoch, plan.step);
   plan.admits = ReadList(kAdmitBytes, reader, ReadAdmit);
-  plan.rows = ReadList(kRowsBytes, reader, ReadRows);
+  ReadInto(plan.rows, kRowsBytes, reader, ReadRows);
   plan.releases = ReadList(4, reader, [](ByteReader& r) { return r.U32(); });
-  RETURN_IF_ERROR(reader.Finish("step plan"));
+  return reader.Finish("step plan");
+}
+
+absl::StatusOr<StepPlan> DecodeStepPlan(StringView bytes) {
+  StepPlan plan;
+  RETURN_IF_ERROR(DecodeStepPlan(bytes, plan));
   return plan;
 }
 

@@ -108,6 +108,8 @@ std::string Encode(const StepResult& result);
 // INVALID_ARGUMENT for anything that Encode does not produce: another version, truncated or
 // trailing bytes, counts beyond the message. Never allocates more than the message's size warrants.
 absl::StatusOr<StepPlan> DecodeStepPlan(StringView bytes);
+// The same into a plan that was decoded before, whose memory serves again. Unspecified on failure.
+absl::Status DecodeStepPlan(StringView bytes, StepPlan& plan);
 absl::StatusOr<StepResult> DecodeStepResult(StringView bytes);
 
 }  // namespace cohort

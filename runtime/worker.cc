@@ -24,15 +24,20 @@ absl::Status Worker::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> ten
   return state_->JoinEpoch(epoch, std::move(tensor_group), std::move(data_group));
 }
 void Worker::LeaveEpoch() { state_->LeaveEpoch(); }
-absl::Status Worker::Enqueue(StepPlan plan) { return state_->Enqueue(std::move(plan)); }
-absl::StatusOr<StepResult> Worker::Collect() { return state_->Collect(); }
+absl::Status Worker::Enqueue(const StepPlan& plan) { return state_->Enqueue(plan); }
+absl::Status Worker::Collect(StepResult& result) { return state_->Collect(result); }
+absl::StatusOr<StepResult> Worker::Collect() {
+  StepResult result;
+  RETURN_IF_ERROR(Collect(result));
+  return result;
+}
 size_t Worker::outstanding() const { return state_->outstanding(); }
 size_t Worker::under_way() const { return state_->under_way(); }
 bool Worker::IsDone() { return state_->IsDone(); }
 bool Worker::RunsAhead(const StepPlan& plan) const { return state_->RunsAhead(plan); }
-absl::StatusOr<StepResult> Worker::Run(StepPlan plan) {
+absl::StatusOr<StepResult> Worker::Run(const StepPlan& plan) {
   CHECK_EQ(outstanding(), 0u);
-  RETURN_IF_ERROR(Enqueue(std::move(plan)));
+  RETURN_IF_ERROR(Enqueue(plan));
   return Collect();
 }
 void Worker::Abort() { state_->Abort(); }

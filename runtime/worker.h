@@ -72,18 +72,20 @@ class Worker {
   // FAILED_PRECONDITION for another epoch or a gap in the steps;
   // ABORTED or DEADLINE_EXCEEDED from the communicator; afterwards only LeaveEpoch is sensible.
   // Nothing may be outstanding.
-  absl::StatusOr<StepResult> Run(StepPlan plan);
+  absl::StatusOr<StepResult> Run(const StepPlan& plan);
 
   // Its two halves, for a step ahead. Enqueue() of a plan that RunsAhead() returns while the device
   // computes (recorded_steps.h); of any other plan once it has been computed, and all before it.
   // Collect() gives the results, one for each plan, in order; IsDone() says whether the next one
   // is there. RunsAhead() is false while as many steps are under way as may be.
   bool RunsAhead(const StepPlan& plan) const;
-  absl::Status Enqueue(StepPlan plan);
+  absl::Status Enqueue(const StepPlan& plan);
   size_t outstanding() const;  // plans whose results were not collected
   size_t under_way() const;    // of these, those that the device repeats
   bool IsDone();
   absl::StatusOr<StepResult> Collect();
+  // The same into a result of before, whose memory serves again. Unspecified on failure.
+  absl::Status Collect(StepResult& result);
 
   // Wakes a wait in a collective. Any thread.
   void Abort();

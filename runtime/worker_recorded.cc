@@ -25,7 +25,7 @@ int32_t Worker::State::RecordedCandidates(const StepPlan& plan, int64_t first_sl
       continue;
     }
     const int32_t candidates =
-        slots_.RecordedCandidates(rows.slot - static_cast<uint32_t>(first_slot), valid_ids_);
+        slots_.RecordedCandidates(rows.slot - static_cast<uint32_t>(first_slot));
     if (candidates == 0 || rows.tokens.size() != 1 || !rows.sample || !rows.score_targets.empty()) {
       return 0;
     }
@@ -41,6 +41,7 @@ bool Worker::State::RunsAhead(const StepPlan& plan) const {
 
 absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, int32_t candidates) {
   Outstanding step{.step = plan.step, .slots = {}, .result = std::nullopt};
+  step.slots.reserve(plan.rows.size());
   recorded_rows_.clear();
   for (const SequenceRows& rows : plan.rows) {
     sources_.clear();
@@ -52,6 +53,7 @@ absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, int32_t candid
                               .rope_row = position_rule_.RopeRow(kind, position),
                               .logit_factor = position_rule_.LogitFactor(kind, position),
                               .slot = static_cast<int32_t>(rows.slot),
+                              .admission = slots_.admission(rows.slot),
                               .sampling = slots_.NextSamplingRow(rows.slot),
                               .blocks = &slots_.blocks(rows.slot)});
     step.slots.push_back(rows.slot);
@@ -67,9 +69,8 @@ absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, int32_t candid
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepResult> Worker::State::CollectRecorded(const Outstanding& step) {
+absl::Status Worker::State::CollectRecorded(const Outstanding& step, StepResult& result) {
   ASSIGN_OR_RETURN(const RecordedSteps::Answer answer, parts_.recorded->Collect(recorded_group()));
-  StepResult result;
   result.epoch = epoch_;
   result.step = step.step;
   StepDigest digest;
@@ -82,31 +83,46 @@ absl::StatusOr<StepResult> Worker::State::CollectRecorded(const Outstanding& ste
     }
     slots_.RecordSample(step.slots[i], step.step, token);
     digest.Add(static_cast<uint32_t>(token));
-    if (answers()) {
-      SequenceResult& sequence = result.sequences.emplace_back();
-      sequence.slot = step.slots[i] + first_slot();
-      sequence.tokens.push_back(token);
-    }
-  }
-  if (answers()) {
-    result.expert_hits =
-        expert_load_.Take(answer.expert_hits, parts_.model->expert_hits().columns());
   }
   result.digest = digest.value();
-  return result;
+  result.sequences.resize(answers() ? step.slots.size() : 0);
+  for (size_t i = 0; i < result.sequences.size(); ++i) {
+    SequenceResult& sequence = result.sequences[i];
+    sequence.slot = step.slots[i] + first_slot();
+    sequence.tokens.assign(1, answer.tokens[i]);
+    sequence.token_logprobs.clear();
+    sequence.token_top.clear();
+    sequence.logprobs.clear();
+    sequence.score_top.clear();
+  }
+  result.expert_hits.clear();
+  if (answers()) {
+    expert_load_.Take(answer.expert_hits, parts_.model->expert_hits().columns(),
+                      result.expert_hits);
+  }
+  return absl::OkStatus();
 }
 
 // What the plan has for this rank's data-parallel group.
-absl::Status Worker::State::EnqueuePart(StepPlan whole) {
-  ASSIGN_OR_RETURN(const StepPlan plan, PartOf(std::move(whole), group(), options_.parallelism.dp,
-                                               options_.max_running));
+absl::Status Worker::State::EnqueueWhole(const StepPlan& whole) {
+  if (options_.parallelism.dp == 1) {
+    return EnqueuePart(whole);
+  }
+  ASSIGN_OR_RETURN(const StepPlan plan,
+                   PartOf(whole, group(), options_.parallelism.dp, options_.max_running));
+  return EnqueuePart(plan);
+}
+
+absl::Status Worker::State::EnqueuePart(const StepPlan& plan) {
   const int32_t candidates = RecordedCandidates(plan, 0);
   if (candidates > 0) {
     return EnqueueRecorded(plan, candidates);
   }
   for (Outstanding& before : outstanding_) {
     if (!before.result.has_value()) {
-      ASSIGN_OR_RETURN(before.result, CollectRecorded(before));
+      StepResult result;
+      RETURN_IF_ERROR(CollectRecorded(before, result));
+      before.result = std::move(result);
     }
   }
   ASSIGN_OR_RETURN(StepResult result, RunAtOnce(plan));
@@ -115,15 +131,15 @@ absl::Status Worker::State::EnqueuePart(StepPlan whole) {
 }
 
 absl::Status Worker::State::Named(const absl::Status& status, uint64_t step) const {
-  return Annotate(status,
-                  absl::StrCat("rank ", options_.rank, ", epoch ", epoch_, ", step ", step));
+  return status.ok() ? status
+                     : Annotate(status, absl::StrCat("rank ", options_.rank, ", epoch ", epoch_,
+                                                     ", step ", step));
 }
 
-absl::Status Worker::State::Enqueue(StepPlan plan) {
+absl::Status Worker::State::Enqueue(const StepPlan& plan) {
   RETURN_IF_ERROR(CheckTurn(plan));
-  const uint64_t step = plan.step;
-  RETURN_IF_ERROR(Named(EnqueuePart(std::move(plan)), step));
-  last_step_ = step;
+  RETURN_IF_ERROR(Named(EnqueueWhole(plan), plan.step));
+  last_step_ = plan.step;
   return absl::OkStatus();
 }
 
@@ -132,15 +148,15 @@ bool Worker::State::IsDone() {
   return outstanding_.front().result.has_value() || parts_.recorded->IsDone();
 }
 
-absl::StatusOr<StepResult> Worker::State::Collect() {
+absl::Status Worker::State::Collect(StepResult& result) {
   CHECK(!outstanding_.empty());
   Outstanding step = std::move(outstanding_.front());
   outstanding_.pop_front();
   if (step.result.has_value()) {
-    return *std::move(step.result);
+    result = *std::move(step.result);
+    return absl::OkStatus();
   }
-  absl::StatusOr<StepResult> result = CollectRecorded(step);
-  return result.ok() ? std::move(result) : Named(result.status(), step.step);
+  return Named(CollectRecorded(step, result), step.step);
 }
 
 }  // namespace cohort

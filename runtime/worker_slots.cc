@@ -54,6 +54,8 @@ absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
   Slot& slot = slots_[admit.slot];
   slot.is_live = true;
   slot.sequence_index = admit.sequence_index;
+  slot.admission = ++admissions_;
+  slot.recorded_candidates = RecordedCandidatesFor(admit.sampling, limits_.valid_ids);
   slot.sampling = admit.sampling;
   slot.length = static_cast<int64_t>(admit.first_position);
   slot.prompt_tokens = admit.prompt_tokens;
@@ -120,11 +122,12 @@ absl::StatusOr<int32_t> WorkerSlots::Resolve(uint32_t slot, const TokenSource& s
     return source.id;
   }
   const Slot& live = slots_[slot];
-  for (const Sample& sample : live.samples) {
+  for (size_t age = 1; age <= kKeptSamples; ++age) {  // the newest first
+    const Sample& sample = live.samples[(live.sample_count - age) % kKeptSamples];
     if (sample.step == source.sampled_in_step && sample.step != 0) {
       if (sample.is_expected) {
         // The device keeps the last one only; the next step is planned for no other.
-        CHECK_EQ(&sample, &live.samples[(live.sample_count - 1) % kKeptSamples]) << "slot " << slot;
+        CHECK_EQ(age, 1u) << "slot " << slot;
         return -1 - static_cast<int32_t>(slot);
       }
       // What follows logits that were not numbers is computed with any id and thrown away.
@@ -187,7 +190,7 @@ SamplingRow WorkerSlots::NextSamplingRow(uint32_t slot) const {
   return row;
 }
 
-int32_t WorkerSlots::RecordedCandidates(uint32_t slot, int64_t valid_ids) const {
+int32_t WorkerSlots::RecordedCandidates(uint32_t slot) const {
   if (slot >= slots_.size() || !slots_[slot].is_live) {
     return 0;
   }
@@ -195,7 +198,7 @@ int32_t WorkerSlots::RecordedCandidates(uint32_t slot, int64_t valid_ids) const 
   const uint64_t length = static_cast<uint64_t>(live.length) + 1;
   const bool holds_back = !live.held_back_ids.empty() &&
                           length - std::min(length, live.prompt_tokens) < live.min_tokens;
-  return holds_back ? 0 : RecordedCandidatesFor(live.sampling, valid_ids);
+  return holds_back ? 0 : live.recorded_candidates;
 }
 
 SequenceView WorkerSlots::View(uint32_t slot) const {

@@ -21,6 +21,7 @@ struct WorkerLimits {
   int64_t kv_blocks = 0;        // of this rank
   int64_t block_size = 0;       // tokens
   int64_t vocabulary = 0;
+  int64_t valid_ids = 0;  // ids below may be chosen
   int64_t blocks_per_sequence() const { return (positions + block_size - 1) / block_size; }
 };
 
@@ -51,7 +52,9 @@ class WorkerSlots {
   SequenceView View(uint32_t slot) const;
   // RecordedCandidatesFor() the token after the slot's next row; 0 also for a slot without a
   // sequence.
-  int32_t RecordedCandidates(uint32_t slot, int64_t valid_ids) const;
+  int32_t RecordedCandidates(uint32_t slot) const;
+  // Another number for each sequence that the slot has held.
+  uint64_t admission(uint32_t slot) const { return slots_[slot].admission; }
 
  private:
   // Plans run ahead of their results by a step or two; what they can still name is kept.
@@ -64,6 +67,8 @@ class WorkerSlots {
   struct Slot {
     bool is_live = false;
     uint32_t sequence_index = 0;
+    uint64_t admission = 0;
+    int32_t recorded_candidates = 0;  // of `sampling`
     SamplingParameters sampling;
     int64_t length = 0;  // positions planned so far
     uint64_t prompt_tokens = 0;
@@ -83,6 +88,7 @@ class WorkerSlots {
 
   WorkerLimits limits_;
   std::vector<Slot> slots_;
+  uint64_t admissions_ = 0;
 };
 
 }  // namespace cohort

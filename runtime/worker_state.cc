@@ -36,7 +36,8 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
       .plain_positions = std::min(config.plain_rope_positions(), options.max_model_len),
       .kv_blocks = options.kv_blocks,
       .block_size = options.block_size,
-      .vocabulary = config.vocabulary};
+      .vocabulary = config.vocabulary,
+      .valid_ids = ValidIds(config, options)};
   ASSIGN_OR_RETURN(WorkerBatch batch,
                    WorkerBatch::Create(options.max_batch_tokens, options.max_running,
                                        limits.blocks_per_sequence(),
@@ -247,7 +248,9 @@ std::vector<int32_t> Worker::State::TakeExpertHits() {
   if (!expert_hits_.empty()) {
     parts_.device->CopyToHost(hits, expert_hits_.data());
   }
-  return expert_load_.Take(expert_hits_, hits.columns());
+  std::vector<int32_t> gained;
+  expert_load_.Take(expert_hits_, hits.columns(), gained);
+  return gained;
 }
 
 absl::StatusOr<StepResult> Worker::State::RunAtOnce(const StepPlan& plan) {

@@ -55,8 +55,8 @@ class Worker::State {
   absl::Status JoinEpoch(uint64_t epoch, std::unique_ptr<Communicator> tensor_group,
                          std::unique_ptr<Communicator> data_group);
   void LeaveEpoch();
-  absl::Status Enqueue(StepPlan plan);
-  absl::StatusOr<StepResult> Collect();
+  absl::Status Enqueue(const StepPlan& plan);
+  absl::Status Collect(StepResult& result);
   size_t outstanding() const { return outstanding_.size(); }
   size_t under_way() const { return parts_.recorded == nullptr ? 0 : parts_.recorded->under_way(); }
   bool IsDone();
@@ -75,10 +75,11 @@ class Worker::State {
     std::optional<StepResult> result;
   };
 
-  absl::Status EnqueuePart(StepPlan whole);
+  absl::Status EnqueueWhole(const StepPlan& whole);
+  absl::Status EnqueuePart(const StepPlan& plan);
   int32_t RecordedCandidates(const StepPlan& plan, int64_t first_slot) const;
   absl::Status EnqueueRecorded(const StepPlan& plan, int32_t candidates);
-  absl::StatusOr<StepResult> CollectRecorded(const Outstanding& step);
+  absl::Status CollectRecorded(const Outstanding& step, StepResult& result);
   absl::StatusOr<StepResult> RunAtOnce(const StepPlan& plan);
   absl::Status Accept(const StepPlan& plan);
   absl::Status AddRows(const SequenceRows& rows, size_t sequence);

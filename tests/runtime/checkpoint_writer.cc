@@ -98,11 +98,12 @@ std::vector<WrittenTensor> TensorsOf(const ModelConfig& config, StringView dtype
 std::string TinyConfigJson(const TinyShape& shape) {
   return absl::StrCat(
       R"({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", )",
-      R"("rms_norm_eps": 1e-06, "rope_theta": 10000.0, "max_position_embeddings": 128, )",
-      R"("eos_token_id": 2, "hidden_size": )", shape.hidden, R"(, "num_hidden_layers": )",
-      shape.layers, R"(, "num_attention_heads": )", shape.heads, R"(, "num_key_value_heads": )",
-      shape.kv_heads, R"(, "intermediate_size": )", shape.ffn_columns, R"(, "vocab_size": )",
-      shape.vocabulary, R"(, "tie_word_embeddings": )", shape.is_tied ? "true" : "false", "}");
+      R"("rms_norm_eps": 1e-06, "rope_theta": 10000.0, "max_position_embeddings": )",
+      shape.positions, ", ", R"("eos_token_id": 2, "hidden_size": )", shape.hidden,
+      R"(, "num_hidden_layers": )", shape.layers, R"(, "num_attention_heads": )", shape.heads,
+      R"(, "num_key_value_heads": )", shape.kv_heads, R"(, "intermediate_size": )",
+      shape.ffn_columns, R"(, "vocab_size": )", shape.vocabulary, R"(, "tie_word_embeddings": )",
+      shape.is_tied ? "true" : "false", "}");
 }
 
 ModelConfig TinyConfig(const TinyShape& shape) {

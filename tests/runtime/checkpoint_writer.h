@@ -55,6 +55,7 @@ struct TinyShape {
   int64_t ffn_columns = 10;
   int64_t layers = 2;
   int64_t vocabulary = 19;
+  int64_t positions = 128;
   bool is_tied = false;
 };
 std::string TinyConfigJson(const TinyShape& shape);

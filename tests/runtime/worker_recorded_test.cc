@@ -1,6 +1,7 @@
 // Steps that the device repeats from a recording, one enqueued before the one ahead is read.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,16 +44,22 @@ std::vector<std::string> Kinds() {
   return kinds;
 }
 
-std::unique_ptr<Worker> MakeWorker(bool records_steps, const std::string& kind = "cpu") {
+std::unique_ptr<Worker> MakeWorker(bool records_steps, const std::string& kind = "cpu",
+                                   int64_t max_model_len = 40) {
   auto device = Device::Create({.kind = kind, .record_steps = records_steps});
   CHECK_OK(device.status());
-  auto worker = Worker::Create(TinyConfig(kShape), TinyOptions(), *std::move(device), nullptr);
+  WorkerOptions options = TinyOptions();
+  options.max_model_len = max_model_len;
+  TinyShape shape = kShape;
+  shape.positions = std::max(shape.positions, max_model_len);
+  auto worker = Worker::Create(TinyConfig(shape), options, *std::move(device), nullptr);
   CHECK_OK(worker.status());
   CHECK_OK((*worker)->JoinEpoch(1, MakeSelfCommunicator()));
   return *std::move(worker);
 }
 
-// Sequences of one worker that decode together. Slot s has the blocks from 10 s on.
+// Sequences of one worker that decode together. Slot s has the blocks from 10 s on, each once it is
+// needed.
 class Decoding {
  public:
   explicit Decoding(Worker& worker) : worker_(worker) {}
@@ -72,9 +79,7 @@ class Decoding {
       for (uint64_t position = 0; position < length; ++position) {
         rows.tokens.push_back({.id = static_cast<int32_t>((slot * 7 + position * 3) % 50)});
       }
-      for (int32_t block = 0; block < 10; ++block) {
-        rows.appended_blocks.push_back(static_cast<int32_t>(slot) * 10 + block);
-      }
+      rows.appended_blocks = {static_cast<int32_t>(slot) * 10};
     }
     Check(worker_.Run(plan));
     tokens_.resize(sampling.size());
@@ -87,6 +92,9 @@ class Decoding {
       SequenceRows& rows = plan.rows.emplace_back();
       rows.slot = slot;
       rows.first_position = lengths_[slot]++;
+      if (rows.first_position % 4 == 0) {
+        rows.appended_blocks = {static_cast<int32_t>(slot * 10 + rows.first_position / 4)};
+      }
       rows.tokens = {{.sampled_in_step = plan.step - 1}};
       rows.sample = true;
     }
@@ -182,6 +190,29 @@ TEST(WorkerRecorded, TokensStayOnTheDeviceForTheStepAhead) {
     decoding.Collect();
     EXPECT_EQ(worker->outstanding(), 0u);
     EXPECT_EQ(decoding.tokens(), OneByOne(sampling, 20, kind));
+  }
+}
+
+// Tables of so many positions are kept on the device from step to step, by the sizes 8 and 9.
+TEST(WorkerRecorded, TablesStayOnTheDeviceToo) {
+  for (const std::string& kind : Kinds()) {
+    SCOPED_TRACE(kind);
+    const auto worker = MakeWorker(/*records_steps=*/true, kind, /*max_model_len=*/12000);
+    EXPECT_EQ(worker->allocated_memory(), worker->planned_memory());
+    for (const size_t sequences : {9, 3, 7}) {
+      const std::vector<SamplingParameters> sampling = Mixed(sequences);
+      ASSERT_TRUE(worker->JoinEpoch(1, MakeSelfCommunicator()).ok());
+      Decoding decoding(*worker);
+      decoding.Begin(sampling);
+      for (int i = 0; i < 17; ++i) {
+        decoding.Enqueue(decoding.Next());
+        if (i > 0) {
+          decoding.Collect();
+        }
+      }
+      decoding.Collect();
+      EXPECT_EQ(decoding.tokens(), OneByOne(sampling, 17, kind));
+    }
   }
 }
 
