@@ -9,8 +9,9 @@
 // columns.
 //
 // Shared memory, swizzled (SwizzledTile): Q [kRows, head size], then two stages of K and V
-// [kKeys, head size]; one is filled by cp.async while the other is used. At the end Q's bytes hold
-// the result on its way out. Slots behind the last position are not read: they count as zeros.
+// [kKeys, head size]; one is filled by cp.async while the other is used. Then what each row, and
+// what the block, has of its own. At the end Q's bytes hold the result on its way out. Slots behind
+// the last position are not read: they count as zeros.
 //
 // With chunks (DualChunkAttention), the tokens of a block are computed chunk by chunk, and for each
 // the three parts of its keys, with Q rotated anew, go into the same softmax; tiles that two parts
@@ -23,6 +24,7 @@
 
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_prefill.cuh"
 #include "kernels/cuda/attention_tokens.cuh"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.cuh"
@@ -30,66 +32,7 @@
 namespace cohort::cuda {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * 32;
-constexpr int kKeys = 64;
-// What every row has of its own, in shared memory because registers are scarce.
-struct RowInfo {
-  int32_t visible;  // keys of positions below
-  float scale;      // of the logits, to base 2
-};
-
-constexpr int kSlabsOfTile = kKeys / kSlabKeys;
-
-// kFragments: of 16 rows of a warp, each a first operand of the products.
-template <int kHeadDimension, int kFragmentCount, bool kIsChunked>
-struct Shape {
-  static constexpr int kHeadDim = kHeadDimension;
-  static constexpr int kFragments = kFragmentCount;
-  static constexpr bool kHasChunks = kIsChunked;
-  static constexpr int kChunks = kHeadDim / 8;  // of 16 bytes of a row
-  static constexpr int kWarpRows = 16 * kFragments;
-  static constexpr int kRows = kWarps * kWarpRows;
-  static constexpr int kThreadRows = 2 * kFragments;
-  using Tile = SwizzledTile<kHeadDim>;
-  using Logits = float[kFragments][kKeys / 8][4];
-
-  // Shared memory.
-  static constexpr int kQueryBytes = kRows * kHeadDim * 2;
-  static constexpr int kTileBytes = kKeys * kHeadDim * 2;
-  static constexpr int kRowInfoOffset = kQueryBytes + 4 * kTileBytes;
-  static constexpr int kBytes = kRowInfoOffset + kRows * static_cast<int>(sizeof(RowInfo));
-
-  __device__ static Tile Queries() { return {DynamicShared()}; }
-  __device__ static Tile Keys(int stage) {
-    return {DynamicShared() + kQueryBytes + stage * 2 * kTileBytes};
-  }
-  __device__ static Tile Values(int stage) {
-    return {DynamicShared() + kQueryBytes + (stage * 2 + 1) * kTileBytes};
-  }
-  __device__ static RowInfo* Rows() {
-    return reinterpret_cast<RowInfo*>(DynamicShared() + kRowInfoOffset);
-  }
-  // The first row of this thread; the others follow 8 apart.
-  __device__ static int FirstRow() {
-    return static_cast<int>(threadIdx.x) / 32 * kWarpRows + static_cast<int>(threadIdx.x) % 32 / 4;
-  }
-};
-
-// What stays the same for a block's tokens.
-struct BlockWork {
-  const TensorCoreAttention& a;
-  HeadGroup group;
-  TokenRange tokens;
-  int32_t last_position;
-
-  __device__ int32_t rows() const { return tokens.count * group.count; }
-  // Rows behind the last stand for its token.
-  __device__ int32_t Token(int row) const {
-    return tokens.first + min(row / group.count, tokens.count - 1);
-  }
-  __device__ int Head(int row) const { return group.first + row % group.count; }
-};
+using namespace prefill;
 
 // The running softmax and weighted sum of a thread's rows: 16 f + 8 h + lane / 4 of its warp is
 // number 2 f + h, and out[f] holds the columns 8 i + 2 (lane % 4) and the next of both.
@@ -110,7 +53,7 @@ struct Running {
 
 // One thread per row; seen by all after the next barrier.
 template <class S>
-__device__ void DescribeRows(const BlockWork& work) {
+__device__ void DescribeRows(const BlockWork<S>& work) {
   const int row = static_cast<int>(threadIdx.x);
   if (row >= S::kRows) {
     return;
@@ -125,7 +68,7 @@ __device__ void DescribeRows(const BlockWork& work) {
 
 // Brings the queries to shared memory, rotated for `part` where there are chunks.
 template <class S>
-__device__ void LoadQueries(const BlockWork& work, int part) {
+__device__ void LoadQueries(const BlockWork<S>& work, int part) {
   constexpr int kPairs = S::kHeadDim / 16;  // chunks of half a head
   const auto queries = S::Queries();
   for (int i = static_cast<int>(threadIdx.x); i < S::kRows * kPairs; i += kThreads) {
@@ -156,23 +99,23 @@ __device__ void LoadQueries(const BlockWork& work, int part) {
 // Copies keys and values of the tile from position `begin` on. Each slab of it lies inside one
 // block of KV memory.
 template <class S>
-__device__ void CopyTile(const BlockWork& work, int32_t begin, int stage) {
+__device__ void CopyTile(const BlockWork<S>& work, int32_t begin, int stage) {
   const PagedKv<const BFloat16>& kv = work.a.kv;
-  const int32_t* const blocks = work.a.batch.block_table[work.tokens.sequence];
+  const int32_t* const blocks = work.a.batch.block_table[work.tokens().sequence];
   const auto keys = S::Keys(stage);
   const auto values = S::Values(stage);
 #pragma unroll 1
   for (int slab = 0; slab < kSlabsOfTile; ++slab) {
     const int32_t first = begin + slab * kSlabKeys;
-    const int32_t known = min(first, work.last_position);  // the table ends there
+    const int32_t known = min(first, work.last_position());  // the table ends there
     const int64_t block = blocks[known / kv.block_size];
-    const int64_t inside = kv.Inside(work.group.kv_head, known / kSlabKeys * kSlabKeys);
+    const int64_t inside = kv.Inside(work.group().kv_head, known / kSlabKeys * kSlabKeys);
     const BFloat16* from_keys = kv.keys + block * kv.key_block_stride + inside;
     const BFloat16* from_values = kv.values + block * kv.value_block_stride + inside;
 #pragma unroll
     for (int i = static_cast<int>(threadIdx.x); i < kSlabKeys * S::kChunks; i += kThreads) {
       const int row = slab * kSlabKeys + i / S::kChunks;
-      const bool is_there = begin + row <= work.last_position;
+      const bool is_there = begin + row <= work.last_position();
       CopyAsync16(keys.Chunk(row, i % S::kChunks), from_keys + i * 8, is_there);
       CopyAsync16(values.Chunk(row, i % S::kChunks), from_values + i * 8, is_there);
     }
@@ -315,28 +258,29 @@ struct WarpView {
 };
 
 template <class S>
-__device__ WarpView ViewOf(const BlockWork& work) {
+__device__ WarpView ViewOf(const BlockWork<S>& work) {
   const int first = static_cast<int>(threadIdx.x) / 32 * S::kWarpRows;
   if (first >= work.rows()) {
     return {0, 0};
   }
-  return {work.a.batch.Position(work.Token(first)) + 1,
-          work.a.batch.Position(work.Token(first + S::kWarpRows - 1)) + 1};
+  return {S::Rows()[first].visible, S::Rows()[first + S::kWarpRows - 1].visible};
 }
 
 // Takes the keys [begin, end) into the softmax of the block's rows. The queries are in shared
 // memory, perhaps not yet seen by all.
 template <class S>
-__device__ void TakeKeys(const BlockWork& work, const WarpView& view, int32_t begin, int32_t end,
+__device__ void TakeKeys(const BlockWork<S>& work, int32_t begin, int32_t end,
                          Running<S>& running) {
   int32_t first = begin / kKeys * kKeys;
-  CopyTile<S>(work, first, 0);
-  for (int stage = 0; first < end; first += kKeys, stage ^= 1) {
+  CopyTile<S>(work, first, first / kKeys % 2);
+  for (; first < end; first += kKeys) {
+    const int stage = first / kKeys % 2;
     CopyAsyncWait<0>();
     __syncthreads();  // the tile is there for all warps, and the other stage is free
     if (first + kKeys < end) {
       CopyTile<S>(work, first + kKeys, stage ^ 1);
     }
+    const WarpView view = ViewOf<S>(work);
     if (first >= view.most) {
       continue;
     }
@@ -352,7 +296,7 @@ __device__ void TakeKeys(const BlockWork& work, const WarpView& view, int32_t be
 
 // Divides, rounds, and writes the warp's rows by way of their queries' bytes.
 template <class S>
-__device__ void StoreRows(const BlockWork& work, const Running<S>& running) {
+__device__ void StoreRows(const BlockWork<S>& work, const Running<S>& running) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int first = static_cast<int>(threadIdx.x) / 32 * S::kWarpRows;
   const auto rows = S::Queries();
@@ -382,27 +326,32 @@ __device__ void StoreRows(const BlockWork& work, const Running<S>& running) {
   }
 }
 
-// The tokens of `work`, which lie in one chunk.
+// `tokens` lie in one chunk.
 template <class S>
-__device__ void Attend(const BlockWork& work) {
+__device__ void Attend(const TensorCoreAttention& a, const HeadGroup& group,
+                       const TokenRange& tokens) {
+  if (threadIdx.x == 0) {
+    *S::Tokens() = {group, tokens, a.batch.Position(tokens.first + tokens.count - 1)};
+  }
+  __syncthreads();
+  const BlockWork<S> work = {a};
   Running<S> running;
-  const WarpView view = ViewOf<S>(work);
   DescribeRows<S>(work);
   if constexpr (!S::kHasChunks) {
     LoadQueries<S>(work, 0);
-    TakeKeys<S>(work, view, 0, work.last_position + 1, running);
+    TakeKeys<S>(work, 0, work.last_position() + 1, running);
   } else {
     const Chunks& chunks = work.a.chunks;
     int32_t begin = 0;
     for (int part = 0; part < kKeyParts; ++part) {
-      const int32_t end =
-          min(chunks.PartEnd(part, chunks.ChunkBegin(work.last_position)), work.last_position + 1);
+      const int32_t end = min(chunks.PartEnd(part, chunks.ChunkBegin(work.last_position())),
+                              work.last_position() + 1);
       if (begin >= end) {
         continue;
       }
       __syncthreads();  // shared memory is in use until here
       LoadQueries<S>(work, part);
-      TakeKeys<S>(work, view, begin, end, running);
+      TakeKeys<S>(work, begin, end, running);
       begin = end;
     }
   }
@@ -410,23 +359,33 @@ __device__ void Attend(const BlockWork& work) {
 }
 
 template <class S>
-__global__ void __launch_bounds__(kThreads, 2) PrefillAttentionKernel(TensorCoreAttention a) {
-  WaitForPredecessor();
-  const HeadGroup group = a.groups.item[blockIdx.y];
-  TokenRange tokens = FindTokens(a.batch, static_cast<int32_t>(blockIdx.x), S::kRows / group.count);
+__device__ void AttendChunkByChunk(const TensorCoreAttention& a, const HeadGroup& group,
+                                   TokenRange tokens) {
   while (tokens.count > 0) {
     TokenRange now = tokens;
-    if constexpr (S::kHasChunks) {
-      const int32_t chunk = a.chunks.ChunkBegin(a.batch.Position(tokens.first));
-      if (INT_MAX - chunk >= a.chunks.length) {
-        now.count = CountBefore(a.batch, tokens, chunk + a.chunks.length);
-      }
+    const int32_t chunk = a.chunks.ChunkBegin(a.batch.Position(tokens.first));
+    if (INT_MAX - chunk >= a.chunks.length) {
+      now.count = CountBefore(a.batch, tokens, chunk + a.chunks.length);
     }
-    const int32_t last_position = a.batch.Position(now.first + now.count - 1);
-    Attend<S>({a, group, now, last_position});
+    Attend<S>(a, group, now);
     tokens.first += now.count;
     tokens.count -= now.count;
     __syncthreads();  // shared memory is in use until here
+  }
+}
+
+// Two blocks fit on a multiprocessor even where a thread takes all the registers that it may; ptxas
+// spills for 10.0 when it is asked for them.
+template <class S>
+__global__ void __launch_bounds__(kThreads) PrefillAttentionKernel(TensorCoreAttention a) {
+  WaitForPredecessor();
+  const HeadGroup group = a.groups.item[blockIdx.y];
+  const TokenRange tokens =
+      FindTokens(a.batch, static_cast<int32_t>(blockIdx.x), S::kRows / group.count);
+  if constexpr (S::kHasChunks) {
+    AttendChunkByChunk<S>(a, group, tokens);
+  } else if (tokens.count > 0) {
+    Attend<S>(a, group, tokens);
   }
 }
 

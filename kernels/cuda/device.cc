@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/compiled_code.h"
 #include "kernels/cuda/entries.h"
 
 namespace cohort::cuda {
@@ -90,6 +91,12 @@ CohortCudaError Initialize(CohortCudaDevice* device) {
       result != CUBLAS_STATUS_SUCCESS) {
     return MakeError(kCohortCudaFailed, "cublasLtCreate: %s", cublasLtGetStatusString(result));
   }
+  CompiledCode code = {};
+  if (const CohortCudaError error = LookAtCode(device, &code); error.code != kCohortCudaOk) {
+    return error;
+  }
+  device->compute = std::min(device->compute, int{code.compute});
+  device->has_wgmma = code.has_wgmma != 0;
   device->plans = MakeMatMulPlans();
   cudaError_t result = cudaSuccess;
   device->sampling = MakeSamplingMemory(device->stream, &result);

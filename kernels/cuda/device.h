@@ -51,7 +51,10 @@ CohortCudaError FromCuda(cudaError_t result, const char* what);
 // Used from one thread, but for what Initialize sets, which never changes.
 struct CohortCudaDevice {
   int index = 0;
-  int compute = 0;  // 90 is compute capability 9.0
+  // 90 is compute capability 9.0: the device's, or that of the code that runs on it where this is
+  // less. An instruction that came with 9.0 is there from 90 on.
+  int compute = 0;
+  bool has_wgmma = false;  // the code is sm_90a's: wgmma and setmaxnreg are there
   int multiprocessors = 0;
   cudaStream_t stream = nullptr;
   cublasLtHandle_t blas = nullptr;

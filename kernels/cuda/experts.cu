@@ -28,7 +28,7 @@ Way ChooseWay(const CohortCudaDevice* device, const CohortCudaTensor& x,
   if (x.dims[0] <= kStreamRows) {
     return Way::kStream;
   }
-  return device->compute == 90 ? Way::kWarpgroups : Way::kTiles;
+  return device->has_wgmma ? Way::kWarpgroups : Way::kTiles;
 }
 
 int TileRows(Way way, const ExpertShape& shape) {

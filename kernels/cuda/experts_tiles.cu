@@ -42,22 +42,22 @@ struct Copies {
   static constexpr int kWRows = kWeightRows / kCopyRows;
   static constexpr int kFeatureStep = FeatureOfRow<kGated>(kCopyRows);
 
-  const BFloat16* x[kXRows];
+  const ExpertProduct<BFloat16>& product;
+  int32_t x[kXRows];        // rows; as pointers they would take more registers than there are
   const BFloat16* weights;  // row i is i * kFeatureStep features further
   int pairs;                // rows of x that are there, from this thread's first
   int features;             // rows of weights likewise, in features
-  int inputs;
 
-  __device__ Copies(const ExpertProduct<BFloat16>& product, const ExpertTile& tile,
-                    int first_feature)
-      : inputs(product.inputs) {
+  __device__ Copies(const ExpertProduct<BFloat16>& from, const ExpertTile& tile, int first_feature)
+      : product(from) {
     const int row = static_cast<int>(threadIdx.x) / (kStageInputs / kPack);
     const int feature = first_feature + FeatureOfRow<kGated>(row);
     pairs = tile.pairs - row;
     features = product.features - feature;
 #pragma unroll
     for (int i = 0; i < kXRows; ++i) {
-      x[i] = RowOfPair(product, tile.first_pair + min(row + i * kCopyRows, tile.pairs - 1));
+      const int32_t pair = tile.first_pair + min(row + i * kCopyRows, tile.pairs - 1);
+      x[i] = product.row_of_pair != nullptr ? product.row_of_pair[pair] : pair;
     }
     weights = WeightRow<kGated>(product, tile.expert, feature, row / 8 % 2 == 1);
   }
@@ -67,17 +67,17 @@ struct Copies {
     const int row = static_cast<int>(threadIdx.x) / (kStageInputs / kPack);
     const int pack = static_cast<int>(threadIdx.x) % (kStageInputs / kPack);
     const int input = first_input + pack * kPack;
-    const bool is_input = input < inputs;
+    const bool is_input = input < product.inputs;
 #pragma unroll
     for (int i = 0; i < kXRows; ++i) {
-      CopyAsync16(PackAt(stage, row + i * kCopyRows, pack), x[i] + input,
+      CopyAsync16(PackAt(stage, row + i * kCopyRows, pack), product.x[x[i]] + input,
                   is_input && i * kCopyRows < pairs);
     }
     BFloat16* const weight_rows = stage + kTileRows * kStageInputs;
 #pragma unroll
     for (int i = 0; i < kWRows; ++i) {
       CopyAsync16(PackAt(weight_rows, row + i * kCopyRows, pack),
-                  weights + static_cast<int64_t>(i * kFeatureStep) * inputs + input,
+                  weights + static_cast<int64_t>(i * kFeatureStep) * product.inputs + input,
                   is_input && i * kFeatureStep < features);
     }
   }
@@ -105,7 +105,7 @@ struct WarpSums {
   // Adds the products of one stage; `x` and `weights` are the warp's first rows in it.
   __device__ void Multiply(BFloat16* x, BFloat16* weights) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
+#pragma unroll 2  // more spills on 8.0
     for (int k = 0; k < kStageInputs / 16; ++k) {
       uint32_t w[kWarpWeightRows / 16][4];  // two fragments of 8 rows each: inputs low, high
 #pragma unroll

@@ -24,6 +24,22 @@ __device__ inline unsigned char* DynamicShared() {
   return cohort_dynamic_shared;
 }
 
+// --- The code itself ---
+
+// The compute capability that this code was compiled for, 90 for 9.0: that of the device, or an
+// older one.
+__device__ inline int CompiledCompute() {
+  int compute = 0;
+  NV_IF_TARGET(NV_IS_DEVICE, (compute = __CUDA_ARCH__ / 10;));
+  return compute;
+}
+// Whether it has the instructions that 9.0 alone has, wgmma and setmaxnreg (sm_90a).
+__device__ inline bool IsCompiledForWgmma() {
+  bool is_so = false;
+  NV_IF_TARGET(NV_HAS_FEATURE_SM_90a, (is_so = true;));
+  return is_so;
+}
+
 // The 32-bit address that the instructions on shared memory take.
 __device__ inline uint32_t SharedAddress(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));

@@ -1,6 +1,6 @@
 // Hopper's matrix products of a warpgroup (wgmma: 4 consecutive warps whose first is a multiple of
 // 4), one small function each. They exist on 9.0 alone, not on what came before or after, and trap
-// elsewhere: a launcher asks device->compute.
+// elsewhere: a launcher asks device->has_wgmma.
 //
 // A product is asynchronous. WgmmaFence, then products, then WgmmaCommit; after WgmmaWait the
 // accumulators may be read, and shared memory operands overwritten. Between, accumulators are

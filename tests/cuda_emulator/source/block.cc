@@ -12,6 +12,8 @@
 #include <cstring>
 #include <utility>
 
+#include "architecture.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -30,7 +32,6 @@ namespace {
 constexpr unsigned char kPoison = 0xff;  // NaN as fp32 and bf16, -1 as an integer
 // Aligned as promised and not better.
 constexpr std::size_t kSharedAlignment = 128;
-constexpr std::size_t kMaxSharedBytes = std::size_t{227} << 10;
 constexpr auto kSpinLimit = std::chrono::seconds(30);
 
 std::string Format(const char* format, va_list arguments) {
@@ -82,7 +83,7 @@ void PoisonBeyond(unsigned char* memory, std::size_t bytes, std::size_t capacity
 
 Block::Block() {
   // Room for the alignment and for what lies beyond the end, which must not be touched.
-  shared_capacity_ = kMaxSharedBytes + 4096;
+  shared_capacity_ = std::size_t{kMostSharedBytes} + 4096;
   void* memory = mmap(nullptr, shared_capacity_ + 2 * kSharedAlignment, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {

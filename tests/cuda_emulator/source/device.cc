@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "architecture.h"
 #include "runtime.h"
 
 namespace cuda_emulator {
@@ -14,7 +15,6 @@ namespace {
 
 constexpr int kMaxDevices = 64;
 constexpr int kMultiprocessors = 16;
-constexpr int kSharedBytesPerBlock = 227 << 10;
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -23,16 +23,16 @@ struct AttributeValue {
   cudaDeviceAttr attribute;
   int value;
 };
-constexpr AttributeValue kAttributes[] = {
-    {cudaDevAttrComputeCapabilityMajor, 9},
-    {cudaDevAttrComputeCapabilityMinor, 0},
+const AttributeValue kAttributes[] = {
+    {cudaDevAttrComputeCapabilityMajor, TheArchitecture().compute / 10},
+    {cudaDevAttrComputeCapabilityMinor, TheArchitecture().compute % 10},
     {cudaDevAttrMultiProcessorCount, kMultiprocessors},
     {cudaDevAttrWarpSize, 32},
     {cudaDevAttrMaxThreadsPerBlock, 1024},
-    {cudaDevAttrMaxThreadsPerMultiProcessor, 2048},
+    {cudaDevAttrMaxThreadsPerMultiProcessor, TheArchitecture().threads_of_multiprocessor},
     {cudaDevAttrMaxSharedMemoryPerBlock, 48 << 10},
-    {cudaDevAttrMaxSharedMemoryPerBlockOptin, kSharedBytesPerBlock},
-    {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
+    {cudaDevAttrMaxSharedMemoryPerBlockOptin, TheArchitecture().shared_bytes_of_block},
+    {cudaDevAttrMaxSharedMemoryPerMultiprocessor, TheArchitecture().shared_bytes_of_multiprocessor},
     {cudaDevAttrReservedSharedMemoryPerBlock, 1 << 10},
     {cudaDevAttrMaxRegistersPerMultiprocessor, 64 << 10},
     {cudaDevAttrL2CacheSize, 50 << 20},
@@ -127,13 +127,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "Emulated GPU");
   properties->totalGlobalMem = cuda_emulator::DeviceOf(device).total_bytes;
-  properties->major = 9;
-  properties->minor = 0;
+  properties->major = cuda_emulator::TheArchitecture().compute / 10;
+  properties->minor = cuda_emulator::TheArchitecture().compute % 10;
   properties->multiProcessorCount = cuda_emulator::kMultiprocessors;
   properties->warpSize = 32;
   properties->maxThreadsPerBlock = 1024;
   properties->sharedMemPerBlock = 48 << 10;
-  properties->sharedMemPerBlockOptin = cuda_emulator::kSharedBytesPerBlock;
+  properties->sharedMemPerBlockOptin =
+      static_cast<size_t>(cuda_emulator::TheArchitecture().shared_bytes_of_block);
   properties->l2CacheSize = 50 << 20;
   properties->pciBusID = device;
   return cudaSuccess;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <unordered_map>
 
+#include "architecture.h"
 #include "block.h"
 #include "runtime.h"
 
@@ -13,7 +14,6 @@ namespace cuda_emulator {
 namespace {
 
 constexpr std::size_t kPlainSharedBytes = std::size_t{48} << 10;
-constexpr int kMaxSharedBytes = 227 << 10;
 
 std::mutex limits_mutex;
 std::unordered_map<const void*, std::size_t> shared_limits;
@@ -32,9 +32,13 @@ uint64_t NextSeed() {
 
 // How many blocks a multiprocessor holds, by threads and shared memory alone.
 int BlocksPerMultiprocessor(uint64_t threads, std::size_t shared_bytes) {
-  const uint64_t by_threads = 2048 / std::max<uint64_t>(threads, 1);
-  const uint64_t by_shared = (std::size_t{228} << 10) / (shared_bytes + 1024);
-  return static_cast<int>(std::min({by_threads, by_shared, uint64_t{32}}));
+  const Architecture& architecture = TheArchitecture();
+  const uint64_t by_threads = static_cast<uint64_t>(architecture.threads_of_multiprocessor) /
+                              std::max<uint64_t>(threads, 1);
+  const uint64_t by_shared =
+      static_cast<uint64_t>(architecture.shared_bytes_of_multiprocessor) / (shared_bytes + 1024);
+  return static_cast<int>(std::min(
+      {by_threads, by_shared, static_cast<uint64_t>(architecture.blocks_of_multiprocessor)}));
 }
 
 uint64_t ThreadsOf(const Grid& grid) {
@@ -119,7 +123,7 @@ extern "C" {
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-    if (value < 0 || value > cuda_emulator::kMaxSharedBytes) {
+    if (value < 0 || value > cuda_emulator::TheArchitecture().shared_bytes_of_block) {
       return cuda_emulator::Return(cudaErrorInvalidValue);
     }
     const std::lock_guard<std::mutex> lock(cuda_emulator::limits_mutex);
@@ -130,6 +134,9 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
   *attributes = {};
+  if (cuda_emulator::CompiledFor() > cuda_emulator::TheArchitecture().compute) {
+    return cuda_emulator::Return(cudaErrorNoKernelImageForDevice);
+  }
   attributes->maxThreadsPerBlock = 1024;
   attributes->numRegs = 32;
   attributes->maxDynamicSharedSizeBytes = static_cast<int>(cuda_emulator::SharedLimit(kernel));

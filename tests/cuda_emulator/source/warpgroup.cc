@@ -353,7 +353,10 @@ uint32_t SharedAddress(const void* shared) {
   return static_cast<uint32_t>(at - begin) + kWindowBegin;
 }
 
-void WgmmaFence() { Meet(kAll, kFence, nullptr, kFile, 0); }
+void WgmmaFence() {
+  RequireCompute(90, 90, "wgmma");
+  Meet(kAll, kFence, nullptr, kFile, 0);
+}
 void WgmmaCommit() { Meet(kAll, kCommit, nullptr, kFile, 0); }
 void WgmmaWait(int pending) { Meet(kAll, kWait, &pending, kFile, 0); }
 void Wgmma(const WgmmaShape& shape, float* d, const uint32_t* a) {
@@ -372,6 +375,7 @@ void RequireIdle(const float* d) {
 }
 
 void SetRegisters(int count) {
+  RequireCompute(90, 90, "setmaxnreg");
   if (count < 24 || count > 256 || count % 8 != 0) {
     Fail("setmaxnreg to %d registers: 24 to 256, a multiple of 8", count);
   }

@@ -45,6 +45,11 @@ void Yield();
 // The kernel cannot go on: reported with its name, the thread and the text. The device is lost.
 [[noreturn]] void Fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
+// The compute capability that the kernels are compiled for, 90 for 9.0; and what only code for
+// `least` to `most` can do.
+int CompiledFor();
+void RequireCompute(int least, int most, const char* what);
+
 // A bit from the launch's seed: whether something that may happen early does.
 bool HappensEarly();
 

@@ -14,6 +14,13 @@ inline constexpr uint64_t kSpinBoundNanoseconds = uint64_t{10} * 1000 * 1000 * 1
 
 inline unsigned char* DynamicShared() { return cuda_emulator::current->dynamic_shared; }
 
+// --- The code itself ---
+
+inline int CompiledCompute() { return cuda_emulator::CompiledFor(); }
+inline bool IsCompiledForWgmma() { return cuda_emulator::CompiledFor() == 90; }
+// Instructions that came with 9.0 and stayed.
+inline void RequireHopper(const char* what) { cuda_emulator::RequireCompute(90, 999, what); }
+
 // --- Programmatic dependent launch ---
 
 inline void WaitForPredecessor() { cuda_emulator::WaitForPredecessor(); }
@@ -53,23 +60,30 @@ void CopyAsyncWait() {
 inline void BarrierInit(uint64_t* barrier, uint32_t arrivals) {
   cuda_emulator::BarrierInit(barrier, arrivals);
 }
-inline void BarrierInitFence() {}
+inline void BarrierInitFence() { RequireHopper("BarrierInitFence"); }
 inline void BarrierArrive(uint64_t* barrier) { cuda_emulator::BarrierArrive(barrier, 0); }
 inline void BarrierArriveExpect(uint64_t* barrier, uint32_t bytes) {
+  RequireHopper("BarrierArriveExpect");
   cuda_emulator::BarrierArrive(barrier, bytes);
 }
 inline bool BarrierTest(uint64_t* barrier, uint32_t parity) {
+  RequireHopper("BarrierTest");
   return cuda_emulator::BarrierTest(barrier, parity);
 }
 inline void BarrierWait(uint64_t* barrier, uint32_t parity) {
   while (!BarrierTest(barrier, parity)) {
   }
 }
-inline void FenceProxyAsync() { cuda_emulator::FenceProxyAsync(); }
+inline void FenceProxyAsync() {
+  RequireHopper("FenceProxyAsync");
+  cuda_emulator::FenceProxyAsync();
+}
 inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  RequireHopper("BulkCopy");
   cuda_emulator::BulkCopy(shared, global, bytes, barrier);
 }
 inline void BulkCopyStreaming(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  RequireHopper("BulkCopyStreaming");
   cuda_emulator::BulkCopy(shared, global, bytes, barrier);
 }
 
