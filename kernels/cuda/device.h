@@ -14,6 +14,7 @@
 
 #include "kernels/cuda/progress.h"
 #include "kernels/cuda/stream_plan.h"
+#include "kernels/cuda/stream_wide_plan.h"
 #include "kernels/cuda_plugin.h"
 
 namespace cohort::cuda {
@@ -64,6 +65,7 @@ struct CohortCudaDevice {
   cohort::cuda::MatMulPlansPointer plans;
   // By units and columns.
   std::map<std::pair<int, int>, cohort::cuda::StreamPlan> stream_plans;
+  std::map<std::pair<int, int>, cohort::cuda::WidePlan> wide_plans;
   CohortCudaNextWeights next_weights{};  // for the next attention; then forgotten
   cohort::cuda::SamplingMemoryPointer sampling;
   // The limit of dynamic shared memory of the kernels that have a raised one (launch.h).

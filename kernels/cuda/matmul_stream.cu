@@ -5,6 +5,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_wide.cuh"
 
 namespace cohort::cuda {
 namespace {
@@ -16,6 +17,11 @@ constexpr int kMaxItems = static_cast<int>(kWorkspaceBytes / kItemBytes);
 // Only tiles of two slices and more count their blocks.
 static_assert(kMaxItems / 2 <= kStreamArrivals);
 
+// A block of the wide kernel has two places for the sums of a tile.
+constexpr int kWidePlaceBytes = kWideMaxTokens * kWideTileUnits * kStreamUnitRows * 4;
+constexpr int kMostWideBlocks = static_cast<int>(kWorkspaceBytes / (2 * kWidePlaceBytes));
+constexpr int64_t kMostWideRows = int64_t{kStreamArrivals} * kWideTileUnits * kStreamUnitRows;
+
 template <class Out>
 struct BiasEpilogue {
   const BFloat16* bias;  // may be null
@@ -25,7 +31,7 @@ struct BiasEpilogue {
   __device__ Out* PlaceOf(int token) const { return out[token]; }
   __device__ void StoreRow(int row, Out* place, float sum) const {
     if (row < rows) {
-      place[row] = FromFloat<Out>(bias != nullptr ? sum + ToFloat(bias[row]) : sum);
+      place[row] = FromFloat<Out>(bias != nullptr ? sum + ToFloat(__ldg(bias + row)) : sum);
     }
   }
   __device__ void Store(int unit, int pair, Out* place, float2 sums) const {
@@ -38,8 +44,8 @@ template <class Out>
 void Multiply(CohortCudaDevice* device, const StreamOperands& operands,
               const CohortCudaTensor* bias, const CohortCudaTensor& out) {
   const auto* addend = bias != nullptr ? static_cast<const BFloat16*>(bias->data) : nullptr;
-  LaunchStream(device, "StreamMatMul", operands,
-               BiasEpilogue<Out>{addend, RowsOf<Out>(out), operands.rows});
+  LaunchAnyStream(device, "StreamMatMul", operands,
+                  BiasEpilogue<Out>{addend, RowsOf<Out>(out), operands.rows});
 }
 
 }  // namespace
@@ -49,6 +55,25 @@ bool CanStream(const CohortCudaDevice& device, const CohortCudaTensor& x,
   return device.compute >= 90 && x.dtype == kCohortCudaBF16 && x.dims[0] >= 1 &&
          x.dims[0] <= kStreamMaxTokens && x.dims[1] > 0 &&
          CutsIntoPacks(x.dims[1], 8, {&x, &weight});
+}
+
+bool CanStreamAny(const CohortCudaDevice& device, const CohortCudaTensor& x,
+                  const CohortCudaTensor& weight) {
+  if (x.dims[0] <= kStreamMaxTokens) {
+    return CanStream(device, x, weight);
+  }
+  return device.has_wgmma && x.dtype == kCohortCudaBF16 && x.dims[0] <= kWideMaxTokens &&
+         x.dims[1] > 0 && weight.dims[0] <= kMostWideRows &&
+         CutsIntoPacks(x.dims[1], 8, {&x, &weight});
+}
+
+WidePlan WidePlanOf(CohortCudaDevice* device, const StreamOperands& operands) {
+  WidePlan& plan = device->wide_plans[{operands.units, operands.columns}];
+  if (plan.blocks == 0) {
+    plan = PlanWide(operands.units, operands.columns,
+                    std::min(device->multiprocessors, kMostWideBlocks));
+  }
+  return plan;
 }
 
 StreamOperands MakeStreamOperands(CohortCudaDevice* device, const CohortCudaTensor& x,
@@ -75,7 +100,7 @@ StreamOperands MakeStreamOperands(CohortCudaDevice* device, const CohortCudaTens
 bool StreamMatMul(CohortCudaDevice* device, const CohortCudaTensor& x,
                   const CohortCudaTensor& weight, const CohortCudaTensor* bias,
                   const CohortCudaTensor& out) {
-  if (!CanStream(*device, x, weight)) {
+  if (!CanStreamAny(*device, x, weight)) {
     return false;
   }
   const int64_t units = (weight.dims[0] + kStreamUnitRows - 1) / kStreamUnitRows;

@@ -1,10 +1,11 @@
 // The product with gate and up rows, and SiLU(gate) * up in its epilogue where the product streams
-// (stream.cuh): a unit is 8 gate rows and the up rows of the same columns, so that both sums of an
-// output meet in one thread.
+// (stream.cuh, stream_wide.cuh): a unit is 8 gate rows and the up rows of the same columns, so that
+// both sums of an output meet in one thread.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_wide.cuh"
 
 namespace cohort::cuda {
 namespace {
@@ -25,9 +26,9 @@ void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
                    const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,
                    const CohortCudaTensor* out) noexcept {
   const int64_t columns = out->dims[1];
-  if (columns > 0 && columns % 8 == 0 && CanStream(*device, *x, *weight)) {
+  if (columns > 0 && columns % 8 == 0 && CanStreamAny(*device, *x, *weight)) {
     Activate(device);
-    LaunchStream(
+    LaunchAnyStream(
         device, "ProjectGateUp",
         MakeStreamOperands(device, *x, *weight, columns / 8, GateUpRows(static_cast<int>(columns))),
         GateUpEpilogue{RowsOf<BFloat16>(*out)});

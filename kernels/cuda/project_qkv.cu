@@ -1,11 +1,12 @@
 // The product with the query, key and value rows, and rope with the store into the KV memory in its
-// epilogue where the product streams (stream.cuh): a unit is 8 rows of the first half of a head and
-// the 8 that they rotate with, so that a pair meets in one thread.
+// epilogue where the product streams (stream.cuh, stream_wide.cuh): a unit is 8 rows of the first
+// half of a head and the 8 that they rotate with, so that a pair meets in one thread.
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_wide.cuh"
 
 namespace cohort::cuda {
 namespace {
@@ -33,8 +34,9 @@ struct RopeEpilogue {
             batch.rope_rows[token][0]};
   }
 
+  // Read-only loads, here and of cosine and sine: they may run ahead of other tokens' stores.
   __device__ float Biased(float sum, int row) const {
-    return Rounded<BFloat16>(bias != nullptr ? sum + ToFloat(bias[row]) : sum);
+    return Rounded<BFloat16>(bias != nullptr ? sum + ToFloat(__ldg(bias + row)) : sum);
   }
   __device__ void Store(int unit, int pair, const Place& place, float2 sums) const {
     const int head = unit / (half / 8);
@@ -51,8 +53,8 @@ struct RopeEpilogue {
       to[i + half] = FromFloat<BFloat16>(second);
       return;
     }
-    const float c = cosine[place.rope_row][i];
-    const float s = sine[place.rope_row][i];
+    const float c = __ldg(cosine[place.rope_row] + i);
+    const float s = __ldg(sine[place.rope_row] + i);
     to[i] = SumOfRoundedProducts<BFloat16>(first, c, -second, s);
     to[i + half] = SumOfRoundedProducts<BFloat16>(second, c, first, s);
   }
@@ -65,23 +67,24 @@ void ProjectQkv(CohortCudaDevice* device, const CohortCudaTensor* x, const Cohor
                 const CohortCudaRope* rope, const CohortCudaBatch* batch,
                 const CohortCudaKv* kv) noexcept {
   const int64_t head_dim = kv->keys.dims[3];
-  if (qkv->dims[1] > 0 && head_dim % 16 == 0 && CanStream(*device, *x, *weight)) {
+  if (qkv->dims[1] > 0 && head_dim % 16 == 0 && CanStreamAny(*device, *x, *weight)) {
     Activate(device);
     const int half = static_cast<int>(head_dim / 2);
     const StreamOperands operands =
         MakeStreamOperands(device, *x, *weight, qkv->dims[1] / kStreamUnitRows, HeadRows(half));
-    LaunchStream(device, "ProjectQkv", operands,
-                 RopeEpilogue{
-                     .bias = bias != nullptr ? static_cast<const BFloat16*>(bias->data) : nullptr,
-                     .qkv = RowsOf<BFloat16>(*qkv),
-                     .query_heads = static_cast<int>(query_heads),
-                     .half = half,
-                     .is_keys_only = rope->keys_only != 0,
-                     .cosine = RowsOf<const float>(rope->cosine),
-                     .sine = RowsOf<const float>(rope->sine),
-                     .batch = BatchOf(*batch),
-                     .kv = PagedKvOf<BFloat16>(*kv),
-                 });
+    LaunchAnyStream(
+        device, "ProjectQkv", operands,
+        RopeEpilogue{
+            .bias = bias != nullptr ? static_cast<const BFloat16*>(bias->data) : nullptr,
+            .qkv = RowsOf<BFloat16>(*qkv),
+            .query_heads = static_cast<int>(query_heads),
+            .half = half,
+            .is_keys_only = rope->keys_only != 0,
+            .cosine = RowsOf<const float>(rope->cosine),
+            .sine = RowsOf<const float>(rope->sine),
+            .batch = BatchOf(*batch),
+            .kv = PagedKvOf<BFloat16>(*kv),
+        });
     return;
   }
   MatMul(device, x, weight, bias, qkv);

@@ -118,6 +118,19 @@ __device__ inline float Exp2Approximate(float x) {
   return y;
 }
 
+// --- Cache policies ---
+
+__device__ inline uint64_t EvictFirstPolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline uint64_t EvictLastPolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // --- Asynchronous copies of 16 bytes, thread by thread ---
 
 // cp.async: 16 aligned bytes to shared memory, zeros and no access where not `valid`. Seen by this
@@ -125,6 +138,14 @@ __device__ inline float Exp2Approximate(float x) {
 __device__ inline void CopyAsync16(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
                "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
+               : "memory");
+}
+// The same for rows that are read once, piece after piece: the line's other half comes along into
+// L2, and both are the first to leave it.
+__device__ inline void CopyAsync16Streaming(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::256B [%0], [%1], 16, %2, %3;" ::"r"(
+                   SharedAddress(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0), "l"(EvictFirstPolicy())
                : "memory");
 }
 // Closes the group of this thread's copies since the last commit.
@@ -205,18 +226,7 @@ __device__ inline void FenceProxyAsync() {
                     (__trap();));
 }
 
-// --- Cache policies ---
-
-__device__ inline uint64_t EvictFirstPolicy() {
-  uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ inline uint64_t EvictLastPolicy() {
-  uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
+// --- Bulk copies ---
 
 // cp.async.bulk by one thread: `bytes` (a multiple of 16, both ends 16-byte aligned) to shared
 // memory; counted by `barrier`, see BarrierArriveExpect.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "tests/kernels/devices.h"
 #include "tests/kernels/reference_ops.h"
@@ -130,6 +131,8 @@ TEST(MatMul, TakesTheInnerDimensionsOfModels) {
     cases.push_back(MakeCase(random, tokens, in, in < 4000 ? 70 : 20));
   }
   cases.push_back(MakeCase(random, 1, 29568, 17));
+  cases.push_back(MakeCase(random, 50, 3696, 20));
+  cases.push_back(MakeCase(random, 64, 896, 290));
   ExpectOnEachDevice(cases);
 }
 
@@ -140,6 +143,9 @@ TEST(MatMul, TakesAnyFewTokensAndAnyFeatures) {
   for (int64_t tokens = 1; tokens <= 18; ++tokens) {
     cases.push_back(MakeCase(random, tokens, 264 + 8 * tokens, 60 + tokens));
   }
+  for (const int64_t tokens : {31, 32, 33, 48, 49, 64, 65}) {
+    cases.push_back(MakeCase(random, tokens, 8 * tokens, 100 + tokens));
+  }
   ExpectOnEachDevice(cases);
 }
 
@@ -148,12 +154,13 @@ TEST(MatMul, ReadsNothingBehindARow) {
   OnEachDevice([](Device& device) {
     std::mt19937_64 random(11);
     for (const int64_t in : {8, 24, 40, 136, 264}) {
-      const Problem problem = MakeProblem(random, DType::kBF16, 5, in, 35);
+      const int64_t tokens = in == 40 ? 35 : 5;
+      const Problem problem = MakeProblem(random, DType::kBF16, tokens, in, 35);
       const DeviceTensor x(device, problem.x, 8);
       const DeviceTensor w(device, problem.w, 16);
-      const DeviceTensor out(device, Poison(DType::kF32, Shape{5, 35}), 3);
+      const DeviceTensor out(device, Poison(DType::kF32, Shape{tokens, 35}), 3);
       // Whatever a block finds where it keeps its rows is NaN from here on.
-      const Problem poisoned = {Poison(DType::kBF16, Shape{16, 512}),
+      const Problem poisoned = {Poison(DType::kBF16, Shape{tokens == 5 ? 16 : 64, 512}),
                                 Poison(DType::kBF16, Shape{64, 512}), problem.bias};
       MatMul(device, poisoned, false, DType::kF32);
       device.ops().MatMul(x.view(), Weight{w.view()}, nullptr, out.view());
@@ -167,12 +174,14 @@ TEST(MatMul, ReadsNothingBehindARow) {
 TEST(MatMul, RepeatsItself) {
   OnEachDevice([](Device& device) {
     std::mt19937_64 random(12);
-    const Problem long_rows = MakeProblem(random, DType::kBF16, 3, 3584, 20);
-    const Problem short_rows = MakeProblem(random, DType::kBF16, 9, 1024, 100);
-    const HostTensor expected = MatMul(device, long_rows, true, DType::kBF16);
-    for (int round = 0; round < 3; ++round) {
-      MatMul(device, short_rows, false, DType::kF32);
-      ExpectSame(MatMul(device, long_rows, true, DType::kBF16), expected);
+    for (const int64_t tokens : {3, 40}) {
+      const Problem long_rows = MakeProblem(random, DType::kBF16, tokens, 3584, 20);
+      const Problem short_rows = MakeProblem(random, DType::kBF16, 3 * tokens / 2, 1024, 100);
+      const HostTensor expected = MatMul(device, long_rows, true, DType::kBF16);
+      for (int round = 0; round < 3; ++round) {
+        MatMul(device, short_rows, false, DType::kF32);
+        ExpectSame(MatMul(device, long_rows, true, DType::kBF16), expected);
+      }
     }
   });
 }
@@ -206,6 +215,20 @@ TEST(MatMul, RowsDoNotDependOnTheBatch) {
           }
         }
       }
+    }
+  });
+}
+
+// Numbers of tokens that one kernel of a GPU takes, whose last tile several blocks add up.
+TEST(MatMul, RowsDoNotDependOnABatchOfDozens) {
+  OnEachDevice([](Device& device) {
+    std::mt19937_64 random(13);
+    Problem problem = MakeProblem(random, DType::kBF16, 64, 1160, 150);
+    const HostTensor x = problem.x;
+    const HostTensor whole = MatMul(device, problem, true, DType::kF32);
+    for (const auto& [begin, count] : {std::pair{0, 17}, std::pair{3, 33}, std::pair{10, 49}}) {
+      problem.x = RowsOf(x, begin, count);
+      ExpectSame(MatMul(device, problem, true, DType::kF32), RowsOf(whole, begin, count));
     }
   });
 }

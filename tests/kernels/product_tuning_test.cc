@@ -35,10 +35,10 @@ class ProductTuningTest : public ::testing::Test {
   std::filesystem::path folder_;
 };
 
-// The library gets them: more tokens than the streaming kernel takes, and fp32.
+// The library gets them: more tokens than the streaming kernels take, and fp32.
 const std::vector<ProductShape> kProducts = {
-    {.tokens = 32, .in = 64, .out = 48, .has_bias = true},
-    {.tokens = 64, .in = 64, .out = 48, .has_bias = true},
+    {.tokens = 80, .in = 64, .out = 48, .has_bias = true},
+    {.tokens = 160, .in = 64, .out = 48, .has_bias = true},
     {.tokens = 4, .in = 32, .out = 16, .dtype = DType::kF32, .out_dtype = DType::kF32},
 };
 
@@ -77,7 +77,7 @@ TEST_F(ProductTuningTest, WhatOneDeviceMeasuresTheNextOneKnows) {
     EXPECT_EQ(first.measured, 3);
     EXPECT_EQ(first.note, "");
     const std::string contents = Contents();
-    EXPECT_THAT(contents, HasSubstr("inner 64 columns 48 dtype 1 out 1 bias 1 tokens 32 "));
+    EXPECT_THAT(contents, HasSubstr("inner 64 columns 48 dtype 1 out 1 bias 1 tokens 80 "));
     const ProductTuning second = Tune(*Create(options), path());
     EXPECT_EQ(second.known, 3);
     EXPECT_EQ(second.measured, 0);
@@ -141,7 +141,7 @@ TEST_F(ProductTuningTest, TunedProductsAreProducts) {
     const HostTensor bias = RandomNormal(random, DType::kBF16, Shape{48});
     const DeviceTensor bias_there(*device, bias);
     const TensorView bias_view = bias_there.view();
-    for (const int64_t tokens : {17, 32, 33, 64, 65, 100}) {
+    for (const int64_t tokens : {65, 80, 81, 160, 161, 200}) {
       const HostTensor x = RandomNormal(random, DType::kBF16, Shape{tokens, 64});
       const DeviceTensor out(*device, Poison(DType::kBF16, Shape{tokens, 48}));
       device->ops().MatMul(DeviceTensor(*device, x).view(), {DeviceTensor(*device, w).view()},

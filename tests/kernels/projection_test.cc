@@ -112,7 +112,7 @@ TEST(ProjectQkv, IsItsParts) {
 // Shapes that a device may compute in one kernel, and their neighbours.
 TEST(ProjectQkv, IsItsPartsInOneKernel) {
   OnEachDevice([](Device& device) {
-    for (const int64_t tokens : {1, 7, 16, 17}) {
+    for (const int64_t tokens : {1, 7, 16, 17, 50}) {
       SCOPED_TRACE(tokens);
       ExpectProjectQkvIsItsParts(
           device, DType::kBF16,
@@ -158,7 +158,7 @@ TEST(ProjectGateUp, IsItsParts) {
 // As for ProjectQkv; the columns are those of a rank's share, cut evenly and unevenly.
 TEST(ProjectGateUp, IsItsPartsInOneKernel) {
   OnEachDevice([](Device& device) {
-    for (const int64_t tokens : {1, 8, 9, 16, 17}) {
+    for (const int64_t tokens : {1, 8, 9, 16, 17, 33, 64}) {
       SCOPED_TRACE(tokens);
       ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 896, 72);
       ExpectProjectGateUpIsItsParts(device, DType::kBF16, tokens, 72, 8);

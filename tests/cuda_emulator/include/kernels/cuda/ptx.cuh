@@ -51,6 +51,9 @@ inline float Exp2Approximate(float x) { return exp2f(x); }
 inline void CopyAsync16(void* shared, const void* global, bool valid) {
   cuda_emulator::CopyAsync16(shared, global, valid);
 }
+inline void CopyAsync16Streaming(void* shared, const void* global, bool valid) {
+  CopyAsync16(shared, global, valid);
+}
 inline void CopyAsyncCommit() { cuda_emulator::CopyAsyncCommit(); }
 template <int kPending>
 void CopyAsyncWait() {
