@@ -85,6 +85,35 @@ typedef struct CohortCudaKv {
   CohortCudaTensor values;
 } CohortCudaKv;
 
+typedef struct CohortCudaDenseLayer {
+  CohortCudaTensor attention_norm;
+  CohortCudaTensor qkv;
+  CohortCudaTensor qkv_bias; /* without data: none */
+  CohortCudaTensor attention_out;
+  CohortCudaTensor ffn_norm;
+  CohortCudaTensor gate_up;
+  CohortCudaTensor down;
+  CohortCudaKv kv;
+} CohortCudaDenseLayer;
+
+typedef struct CohortCudaDenseStep {
+  const CohortCudaDenseLayer* layers; /* host memory */
+  int64_t layer_count;
+  CohortCudaTensor final_norm;
+  float eps;
+  float scale;
+  CohortCudaRope rope;
+  CohortCudaBatch batch;
+  const int32_t* kv_head_of_query; /* host memory */
+  int64_t query_heads;
+  CohortCudaTensor residual;
+  CohortCudaTensor normed;
+  CohortCudaTensor partial;
+  CohortCudaTensor qkv;
+  CohortCudaTensor attended;
+  CohortCudaTensor activated;
+} CohortCudaDenseStep;
+
 typedef struct CohortCudaDualChunks {
   int64_t chunk_size;
   int64_t chunk_length;
@@ -331,6 +360,10 @@ typedef struct CohortCudaTable {
                                const CohortCudaDualChunks* chunks, const CohortCudaBatch* batch,
                                const CohortCudaKv* kv, float scale, const CohortCudaTensor* out);
   void (*prefetch_weights)(CohortCudaDevice* device, const CohortCudaNextWeights* next);
+  /* The layers of a step in one kernel where it takes their shape: 1. Else 0, and nothing is done.
+   * With `always` also where the other verbs are expected to be as fast. */
+  int32_t (*dense_layers)(CohortCudaDevice* device, const CohortCudaDenseStep* step,
+                          int32_t always);
   void (*project_qkv)(CohortCudaDevice* device, const CohortCudaTensor* x,
                       const CohortCudaTensor* weight, const CohortCudaTensor* bias,
                       const CohortCudaTensor* qkv, int64_t query_heads, const CohortCudaRope* rope,

@@ -27,6 +27,9 @@ struct DeviceOptions {
   // Whether steps that repeat are recorded; by default where that is of use. The CPU gains nothing
   // by it, but the same code of the runtime runs.
   std::optional<bool> record_steps = {};
+  // Whether Ops::DenseLayers is one kernel for the whole step, where the device has one that takes
+  // the step's shape; by default where that is expected to be faster.
+  std::optional<bool> persistent_steps = {};
 };
 
 // Bytes of a device's memory, whoever uses them.

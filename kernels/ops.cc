@@ -118,6 +118,18 @@ void CheckSilu(const TensorView& gate_up, const TensorView& out) {
   CheckShape(gate_up, Shape{out.rows(), 2 * out.columns()}, "SiluMultiply gate_up");
 }
 
+void CheckDenseLayer(const DenseStep& step, const DenseLayer& layer) {
+  CheckNorm(step.residual, layer.attention_norm, step.eps, step.normed);
+  CheckNorm(step.residual, layer.ffn_norm, step.eps, step.normed);
+  CheckMatMul(step.normed, layer.qkv, layer.qkv_bias, step.qkv);
+  CheckRope(step.qkv, step.query_heads(), step.rope, step.batch, layer.kv);
+  CheckAttention(step.queries(), step.kv_head_of_query, step.batch, layer.kv, step.scale,
+                 step.attended);
+  CheckMatMul(step.attended, layer.attention_out, nullptr, step.partial);
+  CheckMatMul(step.normed, layer.gate_up, nullptr, step.gate_up);
+  CheckMatMul(step.activated, layer.down, nullptr, step.partial);
+}
+
 void CheckRouting(const Routing& routing, int64_t tokens) {
   CheckRank(routing.ids, 2, "routing ids");
   CheckDType(routing.ids, DType::kI32, "routing ids");
@@ -229,6 +241,39 @@ void Ops::ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, Tenso
 void Ops::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) {
   DoMatMul(x, w, nullptr, gate_up);
   DoSiluMultiply(gate_up, out);
+}
+
+void Ops::DenseLayers(const DenseStep& step) {
+  CHECK(!step.layers.empty()) << "DenseLayers without a layer";
+  CheckNorm(step.residual, step.final_norm, step.eps, step.normed);
+  CheckDType(step.partial, DType::kF32, "DenseLayers partial");
+  CheckShape(step.partial, step.residual.shape, "DenseLayers partial");
+  CheckSilu(step.gate_up, step.activated);
+  for (const DenseLayer& layer : step.layers) {
+    CheckDenseLayer(step, layer);
+  }
+  if (step.residual.rows() > 0) {
+    DoDenseLayers(step);
+  }
+}
+
+// Of the public operations, which know about empty tensors.
+void Ops::DoDenseLayers(const DenseStep& s) {
+  RmsNorm(s.residual, s.layers.front().attention_norm, s.eps, s.normed);
+  for (size_t i = 0; i < s.layers.size(); ++i) {
+    const DenseLayer& layer = s.layers[i];
+    const bool is_last = i + 1 == s.layers.size();
+    ProjectQkv(s.normed, layer.qkv, layer.qkv_bias, s.qkv, s.query_heads(), s.rope, s.batch,
+               layer.kv);
+    PrefetchWeights({.product = layer.attention_out.data, .gate_up = layer.gate_up.data});
+    PagedAttention(s.queries(), s.kv_head_of_query, s.batch, layer.kv, s.scale, s.attended);
+    MatMul(s.attended, layer.attention_out, nullptr, s.partial);
+    AddRmsNorm(s.residual, s.partial, layer.ffn_norm, s.eps, s.normed);
+    ProjectGateUp(s.normed, layer.gate_up, s.gate_up, s.activated);
+    MatMul(s.activated, layer.down, nullptr, s.partial);
+    AddRmsNorm(s.residual, s.partial, is_last ? s.final_norm : s.layers[i + 1].attention_norm,
+               s.eps, s.normed);
+  }
 }
 
 void Ops::DualChunkAttention(TensorView queries, absl::Span<const int32_t> kv_head_of_query,

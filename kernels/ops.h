@@ -86,6 +86,40 @@ struct NextWeights {
   TensorView gate_up = {};  // by ProjectGateUp
 };
 
+// A layer with a dense FFN.
+struct DenseLayer {
+  TensorView attention_norm;             // [hidden] act
+  Weight qkv;                            // [columns of DenseStep::qkv, hidden]
+  const TensorView* qkv_bias = nullptr;  // null or [columns of DenseStep::qkv] act
+  Weight attention_out;                  // [hidden, columns of DenseStep::attended]
+  TensorView ffn_norm;                   // [hidden] act
+  Weight gate_up;                        // [columns of DenseStep::gate_up, hidden]
+  Weight down;                           // [hidden, columns of DenseStep::activated]
+  KvView kv;
+};
+
+// The layers of a step, whole: no rank has a part of them only.
+struct DenseStep {
+  absl::Span<const DenseLayer> layers;  // at least one
+  TensorView final_norm;                // [hidden] act
+  float eps = 0;
+  RopeTable rope;
+  BatchView batch;
+  absl::Span<const int32_t> kv_head_of_query;
+  float scale = 1;
+  // Memory, unspecified afterwards but for `normed`.
+  TensorView residual;   // [tokens, hidden] act: the embedded tokens
+  TensorView normed;     // [tokens, hidden] act: what the last norm gives
+  TensorView partial;    // [tokens, hidden] fp32
+  TensorView qkv;        // [tokens, (query_heads + 2 kv_heads) * head_dim] act
+  TensorView attended;   // [tokens, query_heads * head_dim] act
+  TensorView gate_up;    // [tokens, 2 * columns] act
+  TensorView activated;  // [tokens, columns] act
+
+  int64_t query_heads() const { return static_cast<int64_t>(kv_head_of_query.size()); }
+  TensorView queries() const { return qkv.Columns(0, attended.columns()); }
+};
+
 // What a step keeps per pair of a row and one of its experts.
 struct ExpertScratch {
   TensorView gate_up;    // [pairs, 2 * columns] act
@@ -171,6 +205,11 @@ class Ops {
   // MatMul into `gate_up`, then SiluMultiply into `out`: x [tokens, hidden] act, w [columns of
   // gate_up, hidden] act. Afterwards `gate_up` is unspecified.
   void ProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
+
+  // The step through all of its layers: RmsNorm of the residual, then of each layer ProjectQkv,
+  // PagedAttention, MatMul and AddRmsNorm, ProjectGateUp, MatMul and AddRmsNorm with the next
+  // layer's norm, at last the final one.
+  void DenseLayers(const DenseStep& step);
 
   // The k most probable experts of every row, k the columns of `routing`: softmax in fp32 over all
   // of them, then the largest in descending order, the lower id first among equals; with
@@ -291,6 +330,7 @@ class Ops {
                             int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                             const KvView& kv);
   virtual void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out);
+  virtual void DoDenseLayers(const DenseStep& step);
   virtual void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) = 0;
   virtual void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
                            const ExpertScratch& scratch, TensorView out) = 0;

@@ -122,17 +122,19 @@ absl::StatusOr<std::unique_ptr<Device>> MakePluginDevice(const DeviceOptions& op
   CohortCudaDevice* handle = nullptr;
   RETURN_IF_ERROR(FromPlugin(table->device_create(index, &handle)));
   return std::make_unique<PluginDevice>(table, handle, index, Describe(index, properties),
-                                        options.record_steps.value_or(true));
+                                        options.record_steps.value_or(true),
+                                        options.persistent_steps);
 }
 
 PluginDevice::PluginDevice(const CohortCudaTable* table, CohortCudaDevice* handle, int index,
-                           std::string description, bool records_steps)
+                           std::string description, bool records_steps,
+                           std::optional<bool> persistent_steps)
     : table_(table),
       handle_(handle),
       index_(index),
       description_(std::move(description)),
       records_steps_(records_steps),
-      ops_(table, handle) {}
+      ops_(table, handle, persistent_steps) {}
 
 PluginDevice::~PluginDevice() { table_->device_destroy(handle_); }
 

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/cuda_plugin.h"
@@ -31,7 +32,8 @@ class PluginDevice : public Device {
  public:
   // Takes `handle`, which `table` created for device `index`.
   PluginDevice(const CohortCudaTable* table, CohortCudaDevice* handle, int index,
-               std::string description, bool records_steps = true);
+               std::string description, bool records_steps = true,
+               std::optional<bool> persistent_steps = {});
   ~PluginDevice() override;
   PluginDevice(const PluginDevice&) = delete;
   PluginDevice& operator=(const PluginDevice&) = delete;

@@ -60,6 +60,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(paged_attention),
     COHORT_ENTRY(dual_chunk_attention),
     COHORT_ENTRY(prefetch_weights),
+    COHORT_ENTRY(dense_layers),
     COHORT_ENTRY(project_qkv),
     COHORT_ENTRY(project_gate_up),
     COHORT_ENTRY(tune_mat_mul),

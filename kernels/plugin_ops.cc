@@ -34,6 +34,17 @@ CohortCudaRouting ToPlugin(const Routing& routing) {
 
 CohortCudaKv ToPlugin(const KvView& kv) { return {ToPlugin(kv.keys), ToPlugin(kv.values)}; }
 
+CohortCudaDenseLayer ToPlugin(const DenseLayer& layer) {
+  return {ToPlugin(layer.attention_norm),
+          ToPlugin(layer.qkv.data),
+          layer.qkv_bias != nullptr ? ToPlugin(*layer.qkv_bias) : CohortCudaTensor{},
+          ToPlugin(layer.attention_out.data),
+          ToPlugin(layer.ffn_norm),
+          ToPlugin(layer.gate_up.data),
+          ToPlugin(layer.down.data),
+          ToPlugin(layer.kv)};
+}
+
 }  // namespace
 
 CohortCudaTensor ToPlugin(const TensorView& view) {
@@ -147,6 +158,36 @@ void PluginOps::DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_u
   const CohortCudaTensor plugin_gate_up = ToPlugin(gate_up);
   const CohortCudaTensor plugin_out = ToPlugin(out);
   table_->project_gate_up(device_, &plugin_x, &plugin_weight, &plugin_gate_up, &plugin_out);
+}
+
+void PluginOps::DoDenseLayers(const DenseStep& step) {
+  if (!persistent_steps_.value_or(true)) {
+    Ops::DoDenseLayers(step);
+    return;
+  }
+  dense_layers_.clear();
+  for (const DenseLayer& layer : step.layers) {
+    dense_layers_.push_back(ToPlugin(layer));
+  }
+  const CohortCudaDenseStep plugin_step = {
+      .layers = dense_layers_.data(),
+      .layer_count = static_cast<int64_t>(dense_layers_.size()),
+      .final_norm = ToPlugin(step.final_norm),
+      .eps = step.eps,
+      .scale = step.scale,
+      .rope = ToPlugin(step.rope),
+      .batch = ToPlugin(step.batch),
+      .kv_head_of_query = step.kv_head_of_query.data(),
+      .query_heads = step.query_heads(),
+      .residual = ToPlugin(step.residual),
+      .normed = ToPlugin(step.normed),
+      .partial = ToPlugin(step.partial),
+      .qkv = ToPlugin(step.qkv),
+      .attended = ToPlugin(step.attended),
+      .activated = ToPlugin(step.activated)};
+  if (table_->dense_layers(device_, &plugin_step, persistent_steps_.has_value() ? 1 : 0) == 0) {
+    Ops::DoDenseLayers(step);
+  }
 }
 
 void PluginOps::DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) {

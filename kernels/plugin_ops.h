@@ -2,6 +2,7 @@
 #ifndef COHORT_KERNELS_PLUGIN_OPS_H_
 #define COHORT_KERNELS_PLUGIN_OPS_H_
 
+#include <optional>
 #include <vector>
 
 #include "kernels/cuda_plugin.h"
@@ -14,8 +15,10 @@ CohortCudaTensor ToPlugin(const TensorView& view);
 
 class PluginOps : public Ops {
  public:
-  PluginOps(const CohortCudaTable* table, CohortCudaDevice* device)
-      : table_(table), device_(device) {}
+  // persistent_steps: as in DeviceOptions.
+  PluginOps(const CohortCudaTable* table, CohortCudaDevice* device,
+            std::optional<bool> persistent_steps)
+      : table_(table), device_(device), persistent_steps_(persistent_steps) {}
 
  protected:
   void DoEmbed(TensorView ids, TensorView table, int64_t first_row, TensorView out) override;
@@ -36,6 +39,7 @@ class PluginOps : public Ops {
                     int64_t query_heads, const RopeTable& rope, const BatchView& batch,
                     const KvView& kv) override;
   void DoProjectGateUp(TensorView x, const Weight& w, TensorView gate_up, TensorView out) override;
+  void DoDenseLayers(const DenseStep& step) override;
   void DoSiluMultiply(TensorView gate_up, TensorView out) override;
   void DoRouteTopK(TensorView logits, bool normalize, const Routing& routing) override;
   void DoRoutedFfn(TensorView x, const Routing& routing, const ExpertWeights& experts,
@@ -77,12 +81,14 @@ class PluginOps : public Ops {
 
   const CohortCudaTable* table_;
   CohortCudaDevice* device_;  // owned by the device
+  std::optional<bool> persistent_steps_;
   // Of a call; kept, so that no step allocates.
   std::vector<CohortCudaLogitEdit> edits_;
   std::vector<CohortCudaLogitEdits> row_edits_;
   std::vector<CohortCudaCandidateRequest> candidate_requests_;
   std::vector<CohortCudaMassRequest> mass_requests_;
   std::vector<CohortCudaSamplingRow> sampling_rows_;
+  std::vector<CohortCudaDenseLayer> dense_layers_;
 };
 
 }  // namespace cohort

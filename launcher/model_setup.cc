@@ -362,6 +362,7 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_exchanges_experts(options.dp > 1 && setup.config.experts > 0);
   configuration.set_expert_exchange(options.expert_exchange);
   configuration.set_recorded_steps(options.recorded_steps);
+  configuration.set_persistent_steps(options.persistent_steps);
   configuration.set_host_embedding(setup.host_embedding);
   if (options.simulated.has_value()) {
     configuration.set_simulated_rank(static_cast<uint32_t>(options.simulated->rank));

@@ -81,11 +81,11 @@ PeerReduction ParsePeerReduction(StringView word) {
   return word == "always" ? PeerReduction::kAlways : PeerReduction::kAuto;
 }
 
-absl::StatusOr<std::optional<bool>> ParseSwitch(StringView word) {
+absl::StatusOr<std::optional<bool>> ParseSwitch(StringView name, StringView word) {
   if (word.empty() || word == "auto") return std::nullopt;
   if (word == "on" || word == "off") return word == "on";
   return absl::InvalidArgumentError(
-      absl::StrCat("recorded_steps '", word, "' is neither on nor off nor auto"));
+      absl::StrCat(name, " '", word, "' is neither on nor off nor auto"));
 }
 
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
@@ -181,7 +181,10 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
     ASSIGN_OR_RETURN(options.index,
                      GpuOf(options.index, local_ranks_, gpus, configuration.allow_shared_gpu()));
   }
-  ASSIGN_OR_RETURN(options.record_steps, ParseSwitch(configuration.recorded_steps()));
+  ASSIGN_OR_RETURN(options.record_steps,
+                   ParseSwitch("recorded_steps", configuration.recorded_steps()));
+  ASSIGN_OR_RETURN(options.persistent_steps,
+                   ParseSwitch("persistent_steps", configuration.persistent_steps()));
   return Device::Create(options);
 }
 

@@ -102,6 +102,11 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
           "Whether decode steps are recorded once per size and then repeated by the device, one "
           "ahead of what the host has read: on, off, or auto, which is on with cuda and off with "
           "cpu, which gains nothing by it (default: auto)");
+  AddFlag(app, "--persistent-step", WordInto(options.persistent_steps, {"auto", "on", "off"}),
+          "WORD",
+          "Whether all layers of a decode step of up to 8 sequences are one GPU kernel, where one "
+          "GPU has the whole of a dense model: on, off, or auto, where layers are small (up to 128 "
+          "MiB) and the time between kernels counts (default: auto)");
   AddFlag(
       app, "--embedding-memory", WordInto(options.embedding_memory, {"auto", "device", "host"}),
       "WORD",

@@ -37,9 +37,10 @@ struct ServeOptions {
   bool allow_shared_gpu = false;
   bool require_nvlink = false;
   bool require_rdma = false;
-  std::string peer_reduction = "auto";  // or "never", "always"
-  std::string recorded_steps = "auto";  // or "on", "off"
-  std::string dtype;                    // "fp32", "bf16"; empty: what the checkpoint holds
+  std::string peer_reduction = "auto";    // or "never", "always"
+  std::string recorded_steps = "auto";    // or "on", "off"
+  std::string persistent_steps = "auto";  // or "on", "off"
+  std::string dtype;                      // "fp32", "bf16"; empty: what the checkpoint holds
   HostPort listen{"127.0.0.1", 9000};
   int64_t threads = 0;        // per rank; 0: allowed cores / local ranks
   int64_t max_model_len = 0;  // tokens; 0: what the model and the KV memory allow

@@ -113,10 +113,17 @@ void FeedForward::RunRouted(const LayerWeights& layer, TensorView normed, Tensor
 void FeedForward::RunOnEveryRow(const LayerWeights& layer, TensorView normed,
                                 TensorView partial) const {
   const int64_t columns = layer.down.view().columns();
-  const TensorView gate_up = Matrix(gate_up_, normed.rows(), 2 * columns);
-  const TensorView activated = Matrix(activated_, normed.rows(), columns);
-  ops_->ProjectGateUp(normed, {layer.gate_up.view()}, gate_up, activated);
-  ops_->MatMul(activated, {layer.down.view()}, nullptr, partial);
+  const TensorView act = activated(normed.rows(), columns);
+  ops_->ProjectGateUp(normed, {layer.gate_up.view()}, gate_up(normed.rows(), columns), act);
+  ops_->MatMul(act, {layer.down.view()}, nullptr, partial);
+}
+
+TensorView FeedForward::gate_up(int64_t rows, int64_t columns) const {
+  return Matrix(gate_up_, rows, 2 * columns);
+}
+
+TensorView FeedForward::activated(int64_t rows, int64_t columns) const {
+  return Matrix(activated_, rows, columns);
 }
 
 }  // namespace cohort

@@ -38,6 +38,11 @@ class FeedForward {
   void Run(const LayerWeights& layer, TensorView normed, TensorView partial,
            Communicator& data) const;
 
+  // Memory for the products of `rows` rows of a dense FFN: [rows, 2 * columns], [rows, columns]
+  // act.
+  TensorView gate_up(int64_t rows, int64_t columns) const;
+  TensorView activated(int64_t rows, int64_t columns) const;
+
   // How many rows chose each expert since Create(), of all ranks' experts: [sparse layers, experts]
   // int32, which wraps around. No rows where no layer is sparse.
   const TensorView& expert_hits() const { return expert_hits_.view(); }

@@ -101,11 +101,54 @@ Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
   return narrow;
 }
 
+// Whether all rows are decodes that go through whole dense layers: a device may have one kernel for
+// such a step.
+bool Qwen2::IsDenseStep(const StepContext& c, const StepRows& rows) const {
+  return c.tp.size() == 1 && plan_.dims().sparse_layers == 0 && c.chunks == nullptr &&
+         rows.all_wanted() && rows.batch.leading_decodes == rows.batch.tokens;
+}
+
+void Qwen2::RunDenseLayers(const StepContext& c, const KvCache& kv) {
+  dense_layers_.clear();
+  for (size_t i = 0; i < weights_.layers.size(); ++i) {
+    const LayerWeights& layer = weights_.layers[i];
+    dense_layers_.push_back({.attention_norm = layer.attention_norm.view(),
+                             .qkv = {layer.qkv.view()},
+                             .qkv_bias = layer.bias(),
+                             .attention_out = {layer.attention_out.view()},
+                             .ffn_norm = layer.ffn_norm.view(),
+                             .gate_up = {layer.gate_up.view()},
+                             .down = {layer.down.view()},
+                             .kv = kv.layer(i)});
+  }
+  const int64_t rows = c.residual.rows();
+  const int64_t columns = weights_.layers.front().down.view().columns();
+  c.ops.DenseLayers({.layers = dense_layers_,
+                     .final_norm = weights_.final_norm.view(),
+                     .eps = c.eps,
+                     .rope = c.rope,
+                     .batch = c.batch,
+                     .kv_head_of_query = c.kv_head_of_query,
+                     .scale = c.scale,
+                     .residual = c.residual,
+                     .normed = c.normed,
+                     .partial = c.partial,
+                     .qkv = c.qkv,
+                     .attended = c.attended,
+                     .gate_up = c.feed_forward.gate_up(rows, columns),
+                     .activated = c.feed_forward.activated(rows, columns)});
+  output_ = c.normed;
+}
+
 void Qwen2::Forward(const StepRows& rows, const KvCache& kv, Communicator& tp, Communicator& data) {
   const StepContext c = Begin(rows, tp, data);
   // One rank has the row and the others zeros: the sum is exact.
   c.ops.Embed(rows.ids, weights_.embedding.view(), plan_.vocabulary().begin, c.residual);
   c.tp.AllReduceSum(c.residual);
+  if (IsDenseStep(c, rows)) {
+    RunDenseLayers(c, kv);
+    return;
+  }
   c.ops.RmsNorm(c.residual, weights_.layers.front().attention_norm.view(), c.eps, c.normed);
   const size_t last = weights_.layers.size() - 1;
   for (size_t i = 0; i < last; ++i) {

@@ -77,6 +77,8 @@ class Qwen2 {
                           const StepContext& c);
   StepContext Begin(const StepRows& rows, Communicator& tp, Communicator& data) const;
   static StepContext Narrow(const StepContext& c, const StepRows& rows);
+  bool IsDenseStep(const StepContext& c, const StepRows& rows) const;
+  void RunDenseLayers(const StepContext& c, const KvCache& kv);
 
   // Sized for max_batch_tokens rows; local sizes.
   struct Workspace {
@@ -99,6 +101,7 @@ class Qwen2 {
   std::optional<DualChunks> chunks_;  // views rope_
   FeedForward feed_forward_;
   Workspace workspace_;
+  std::vector<DenseLayer> dense_layers_;  // of the step under way; kept for its memory
   TensorView output_;  // [wanted rows, hidden]: the last Forward()'s, in the workspace
 };
 

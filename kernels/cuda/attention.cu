@@ -37,15 +37,16 @@ bool IsAligned(const AttentionCall& call) {
           CutsIntoPacks(head_dim / 2, kVec, {&call.chunks->rope.cosine, &call.chunks->rope.sine}));
 }
 
-bool SuitsTensorCores(CohortCudaDevice* device, const AttentionCall& call) {
+}  // namespace
+
+bool SuitsTensorCores(const CohortCudaDevice& device, const AttentionCall& call) {
   const int64_t head_dim = call.kv->keys.dims[3];
   // Logits are compared before they are scaled, so the scale has to keep their order.
-  return device->compute >= 80 && call.queries->dtype == kCohortCudaBF16 &&
-         (head_dim == 64 || head_dim == 128) && call.kv->keys.dims[2] % kSlabKeys == 0 &&
-         call.scale > 0 && IsAligned(call);
+  return device.compute >= 80 && call.query_heads <= kMaxQueryHeads &&
+         call.queries->dtype == kCohortCudaBF16 && (head_dim == 64 || head_dim == 128) &&
+         call.kv->keys.dims[2] % kSlabKeys == 0 && call.scale > 0 && IsAligned(call);
 }
 
-// Returns how many groups there are.
 int GroupHeads(const int32_t* kv_head_of_query, int64_t query_heads, HeadGroups* groups) {
   int count = 0;
   for (int64_t head = 0; head < query_heads; ++head) {
@@ -60,12 +61,14 @@ int GroupHeads(const int32_t* kv_head_of_query, int64_t query_heads, HeadGroups*
   return count;
 }
 
+namespace {
+
 void Attend(CohortCudaDevice* device, const AttentionCall& call) {
   if (call.batch->tokens == 0 || call.query_heads == 0 || !IsTaken(device, call)) {
     return;
   }
   Activate(device);
-  if (!SuitsTensorCores(device, call)) {
+  if (!SuitsTensorCores(*device, call)) {
     PlainAttention(device, call);
     return;
   }

@@ -128,6 +128,9 @@ struct HeadGroups {
   HeadGroup item[kMaxQueryHeads];
 };
 
+// Returns how many groups there are. (attention.cu)
+int GroupHeads(const int32_t* kv_head_of_query, int64_t query_heads, HeadGroups* groups);
+
 // What the kernels on tensor cores are given.
 struct TensorCoreAttention {
   Rows<const BFloat16> queries;

@@ -30,6 +30,7 @@ void PlainAttention(CohortCudaDevice* device, const AttentionCall& call);
 // attention_wgmma.cu).
 inline constexpr int kSlabKeys = 16;
 struct TensorCoreAttention;
+bool SuitsTensorCores(const CohortCudaDevice& device, const AttentionCall& call);
 void DecodeAttention(CohortCudaDevice* device, const AttentionCall& call,
                      const TensorCoreAttention& arguments, int groups);
 void PrefillAttention(CohortCudaDevice* device, const AttentionCall& call,

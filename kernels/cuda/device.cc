@@ -11,6 +11,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/compiled_code.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/persistent_step.h"
 
 namespace cohort::cuda {
 namespace {
@@ -47,10 +48,11 @@ cudaError_t ReadAttributes(CohortCudaDevice* device) {
 }
 
 cudaError_t AllocateArrivals(CohortCudaDevice* device) {
-  constexpr std::size_t kBytes = kStreamArrivals * sizeof(uint32_t);
+  constexpr std::size_t kBytes = (kStreamArrivals + kStepCounters) * sizeof(uint32_t);
   void* counters = nullptr;
   const cudaError_t result = cudaMalloc(&counters, kBytes);
   device->stream_arrivals = static_cast<uint32_t*>(counters);
+  device->step_counters = device->stream_arrivals + kStreamArrivals;
   return result != cudaSuccess ? result : cudaMemsetAsync(counters, 0, kBytes, device->stream);
 }
 

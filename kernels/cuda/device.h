@@ -61,6 +61,7 @@ struct CohortCudaDevice {
   cublasLtHandle_t blas = nullptr;
   void* workspace = nullptr;            // kWorkspaceBytes
   uint32_t* stream_arrivals = nullptr;  // kStreamArrivals, zeros between kernels (stream.cuh)
+  uint32_t* step_counters = nullptr;    // kStepCounters, persistent_step.h; as stream_arrivals
   void* attention_workspace = nullptr;  // AttentionWorkspaceBytes(multiprocessors), attention.h
   cohort::cuda::MatMulPlansPointer plans;
   // By units and columns.

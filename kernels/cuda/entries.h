@@ -105,6 +105,10 @@ void DualChunkAttention(CohortCudaDevice* device, const CohortCudaTensor* querie
 // prefetch.cu
 void PrefetchWeights(CohortCudaDevice* device, const CohortCudaNextWeights* next) noexcept;
 
+// dense_layers.cu
+int32_t DenseLayers(CohortCudaDevice* device, const CohortCudaDenseStep* step,
+                    int32_t always) noexcept;
+
 // experts_route.cu
 void RouteTopK(CohortCudaDevice* device, const CohortCudaTensor* logits, int32_t normalize,
                const CohortCudaRouting* routing) noexcept;

@@ -5,6 +5,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_epilogues.cuh"
 #include "kernels/cuda/stream_wide.cuh"
 
 namespace cohort::cuda {
@@ -21,24 +22,6 @@ static_assert(kMaxItems / 2 <= kStreamArrivals);
 constexpr int kWidePlaceBytes = kWideMaxTokens * kWideTileUnits * kStreamUnitRows * 4;
 constexpr int kMostWideBlocks = static_cast<int>(kWorkspaceBytes / (2 * kWidePlaceBytes));
 constexpr int64_t kMostWideRows = int64_t{kStreamArrivals} * kWideTileUnits * kStreamUnitRows;
-
-template <class Out>
-struct BiasEpilogue {
-  const BFloat16* bias;  // may be null
-  Rows<Out> out;
-  int rows;
-
-  __device__ Out* PlaceOf(int token) const { return out[token]; }
-  __device__ void StoreRow(int row, Out* place, float sum) const {
-    if (row < rows) {
-      place[row] = FromFloat<Out>(bias != nullptr ? sum + ToFloat(__ldg(bias + row)) : sum);
-    }
-  }
-  __device__ void Store(int unit, int pair, Out* place, float2 sums) const {
-    StoreRow(unit * kStreamUnitRows + pair, place, sums.x);
-    StoreRow(unit * kStreamUnitRows + pair + 8, place, sums.y);
-  }
-};
 
 template <class Out>
 void Multiply(CohortCudaDevice* device, const StreamOperands& operands,

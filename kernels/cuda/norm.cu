@@ -4,6 +4,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "kernels/cuda/rows.cuh"
 
@@ -17,17 +18,10 @@ constexpr int kThreads = 256;
 template <class T, int kVec>
 __device__ void NormaliseRow(const T* x, const T* gamma, float sum_of_squares, float eps,
                              int64_t columns, T* out) {
-  const float scale = 1.0f / sqrtf(sum_of_squares / static_cast<float>(columns) + eps);
+  const float scale = NormScale(sum_of_squares, eps, columns);
   for (int64_t column = threadIdx.x * kVec; column < columns; column += kThreads * kVec) {
-    const auto values = LoadPack<kVec>(x + column);
-    const auto weights = LoadPack<kVec>(gamma + column);
-    Pack<T, kVec> result;
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      result.item[i] =
-          FromFloat<T>(Rounded<T>(ToFloat(values.item[i]) * scale) * ToFloat(weights.item[i]));
-    }
-    StorePack<kVec>(out + column, result);
+    StorePack<kVec>(out + column,
+                    NormedPack(LoadPack<kVec>(x + column), LoadPack<kVec>(gamma + column), scale));
   }
 }
 
@@ -39,12 +33,7 @@ __global__ void RmsNormKernel(Rows<const T> x, const T* gamma, float eps, int64_
   const T* row = x[blockIdx.x];
   float sum = 0;
   for (int64_t column = threadIdx.x * kVec; column < columns; column += kThreads * kVec) {
-    const auto values = LoadPack<kVec>(row + column);
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      const float value = ToFloat(values.item[i]);
-      sum += value * value;
-    }
+    AddSquares(LoadPack<kVec>(row + column), &sum);
   }
   NormaliseRow<T, kVec>(row, gamma, BlockSum(sum), eps, columns, out[blockIdx.x]);
 }
@@ -60,13 +49,8 @@ __global__ void AddRmsNormKernel(Rows<T> residual, Rows<const X> x, const T* gam
   float sum = 0;
   for (int64_t column = threadIdx.x * kVec; column < columns; column += kThreads * kVec) {
     auto values = LoadPack<kVec>(row + column);
-    const auto added = LoadPack<kVec>(addend + column);
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) {
-      values.item[i] = FromFloat<T>(ToFloat(values.item[i]) + Rounded<T>(ToFloat(added.item[i])));
-      const float value = ToFloat(values.item[i]);
-      sum += value * value;
-    }
+    AddRounded(&values, LoadPack<kVec>(addend + column));
+    AddSquares(values, &sum);
     StorePack<kVec>(row + column, values);
   }
   NormaliseRow<T, kVec>(row, gamma, BlockSum(sum), eps, columns, out[blockIdx.x]);

@@ -39,6 +39,7 @@ constexpr CohortCudaTable kTable = {
     .paged_attention = PagedAttention,
     .dual_chunk_attention = DualChunkAttention,
     .prefetch_weights = PrefetchWeights,
+    .dense_layers = DenseLayers,
     .project_qkv = ProjectQkv,
     .project_gate_up = ProjectGateUp,
     .tune_mat_mul = TuneMatMul,

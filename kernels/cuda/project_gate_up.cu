@@ -5,22 +5,10 @@
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/stream.cuh"
+#include "kernels/cuda/stream_epilogues.cuh"
 #include "kernels/cuda/stream_wide.cuh"
 
 namespace cohort::cuda {
-namespace {
-
-struct GateUpEpilogue {
-  Rows<BFloat16> out;
-
-  __device__ BFloat16* PlaceOf(int token) const { return out[token]; }
-  __device__ void Store(int unit, int pair, BFloat16* place, float2 sums) const {
-    place[unit * 8 + pair] =
-        SiluTimes<BFloat16>(Rounded<BFloat16>(sums.x), Rounded<BFloat16>(sums.y));
-  }
-};
-
-}  // namespace
 
 void ProjectGateUp(CohortCudaDevice* device, const CohortCudaTensor* x,
                    const CohortCudaTensor* weight, const CohortCudaTensor* gate_up,

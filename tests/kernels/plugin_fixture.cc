@@ -171,6 +171,23 @@ CohortCudaTable MakeTable() {
     d->heads.assign(heads, heads + query_heads);
     d->real = scale;
   };
+  table.dense_layers = [](D* d, const CohortCudaDenseStep* step, int32_t always) -> int32_t {
+    const CohortCudaDenseLayer& last = step->layers[step->layer_count - 1];
+    d->Note("dense_layers", &last.attention_norm, &last.qkv, &last.qkv_bias, &last.attention_out,
+            &last.ffn_norm, &last.gate_up, &last.down, &last.kv.keys, &last.kv.values,
+            &step->final_norm, &step->rope.cosine, &step->batch.positions, &step->residual,
+            &step->normed, &step->partial, &step->qkv, &step->attended, &step->activated);
+    d->heads.assign(step->kv_head_of_query, step->kv_head_of_query + step->query_heads);
+    d->number = 10 * step->layer_count + always;
+    d->real = step->eps + step->scale;
+    return d->takes_dense_layers ? 1 : 0;
+  };
+  table.project_qkv = [](D* d, const T* x, const T* weight, const T*, const T* qkv, int64_t,
+                         const CohortCudaRope*, const CohortCudaBatch*,
+                         const CohortCudaKv*) { d->Note("project_qkv", x, weight, qkv); };
+  table.project_gate_up = [](D* d, const T* x, const T* weight, const T* gate_up, const T* out) {
+    d->Note("project_gate_up", x, weight, gate_up, out);
+  };
   table.prefetch_weights = [](D* d, const CohortCudaNextWeights* next) {
     d->Note("prefetch_weights", &next->product, &next->gate_up);
   };

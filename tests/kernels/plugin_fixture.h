@@ -25,6 +25,7 @@ struct CohortCudaDevice {
   std::vector<int32_t> heads;
   int64_t number = 0;
   float real = 0;
+  bool takes_dense_layers = false;
   bool is_out_of_memory = false;
   bool is_destroyed = false;
   CohortCudaError error{};

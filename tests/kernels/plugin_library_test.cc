@@ -47,7 +47,7 @@ static_assert(sizeof(CohortCudaGroup) == 48 + sizeof(CohortCudaUniqueId));
 static_assert(offsetof(CohortCudaTable, version) == 0);
 static_assert(offsetof(CohortCudaTable, bytes) == 4);
 static_assert(offsetof(CohortCudaTable, device_count) == 8);
-static_assert(sizeof(CohortCudaTable) == 8 + 64 * sizeof(void*));
+static_assert(sizeof(CohortCudaTable) == 8 + 66 * sizeof(void*));
 
 std::string BuiltPlugin() { return std::string(COHORT_BINARY_DIR) + "/lib/libcohort_cuda.so"; }
 

@@ -52,6 +52,62 @@ TEST_F(PluginOpsTest, MatMulArrivesWithAndWithoutBias) {
   EXPECT_THAT(Arrived(), ElementsAre(x.data, weight.data.data, out.data, bias.data));
 }
 
+TEST_F(PluginOpsTest, DenseLayersArriveAndAreComposedWhereTheyAreNotTaken) {
+  const auto bf16 = [&](Shape shape) { return View(shape, DType::kBF16); };
+  const TensorView bias = bf16({16});
+  const DenseLayer layer = {.attention_norm = bf16({8}),
+                            .qkv = {bf16({16, 8})},
+                            .qkv_bias = &bias,
+                            .attention_out = {bf16({8, 8})},
+                            .ffn_norm = bf16({8}),
+                            .gate_up = {bf16({6, 8})},
+                            .down = {bf16({8, 3})},
+                            .kv = {bf16({3, 1, 4, 4}), bf16({3, 1, 4, 4})}};
+  const std::vector<DenseLayer> layers = {layer, layer};
+  const std::vector<int32_t> heads = {0, 0};
+  const BatchView batch = {.tokens = 1,
+                           .sequences = 1,
+                           .positions = View({1}, DType::kI32),
+                           .sequence_of_token = View({1}, DType::kI32),
+                           .block_table = View({1, 3}, DType::kI32),
+                           .rope_rows = View({1}, DType::kI32),
+                           .first_rows = View({2}, DType::kI32),
+                           .leading_decodes = 1,
+                           .longest_chunk = 1};
+  const DenseStep step = {.layers = layers,
+                          .final_norm = bf16({8}),
+                          .eps = 0.25f,
+                          .rope = {View({9, 2}, DType::kF32), View({9, 2}, DType::kF32)},
+                          .batch = batch,
+                          .kv_head_of_query = heads,
+                          .scale = 0.5f,
+                          .residual = bf16({1, 8}),
+                          .normed = bf16({1, 8}),
+                          .partial = View({1, 8}, DType::kF32),
+                          .qkv = bf16({1, 16}),
+                          .attended = bf16({1, 8}),
+                          .gate_up = bf16({1, 6}),
+                          .activated = bf16({1, 3})};
+  other_side_.takes_dense_layers = true;
+  device_.ops().DenseLayers(step);
+  EXPECT_EQ(other_side_.verb, "dense_layers");
+  EXPECT_EQ(other_side_.number, 20);
+  EXPECT_EQ(other_side_.real, 0.75f);
+  EXPECT_THAT(other_side_.heads, ElementsAre(0, 0));
+  EXPECT_THAT(Arrived(), ElementsAre(layer.attention_norm.data, layer.qkv.data.data, bias.data,
+                                     layer.attention_out.data.data, layer.ffn_norm.data,
+                                     layer.gate_up.data.data, layer.down.data.data,
+                                     layer.kv.keys.data, layer.kv.values.data, step.final_norm.data,
+                                     step.rope.cosine.data, batch.positions.data,
+                                     step.residual.data, step.normed.data, step.partial.data,
+                                     step.qkv.data, step.attended.data, step.activated.data));
+  other_side_.takes_dense_layers = false;
+  device_.ops().DenseLayers(step);
+  EXPECT_EQ(other_side_.verb, "add_rms_norm");
+  EXPECT_THAT(Arrived(), ElementsAre(step.residual.data, step.partial.data, step.final_norm.data,
+                                     step.normed.data));
+}
+
 TEST_F(PluginOpsTest, NextWeightsArrive) {
   const TensorView product = View({4, 8}, DType::kBF16);
   device_.ops().PrefetchWeights({.product = product});

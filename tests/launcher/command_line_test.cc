@@ -129,6 +129,8 @@ TEST(CommandLine, ExpertGroupsHaveAFlag) {
   EXPECT_EQ(Parse({"serve", "dir", "--embedding-memory", "host"}).serve.embedding_memory, "host");
   EXPECT_EQ(Parse({"serve", "dir", "--simulate-rank", "3/8"}).serve.simulated,
             (SimulatedRank{.rank = 3, .size = 8}));
+  EXPECT_EQ(Parse({"serve", "dir"}).serve.persistent_steps, "auto");
+  EXPECT_EQ(Parse({"serve", "dir", "--persistent-step", "off"}).serve.persistent_steps, "off");
   EXPECT_EQ(Parse({"serve", "dir"}).serve.recorded_steps, "auto");
   EXPECT_EQ(Parse({"serve", "dir", "--recorded-steps", "on"}).serve.recorded_steps, "on");
   EXPECT_EQ(Parse({"serve", "dir"}).serve.expert_exchange, "auto");
