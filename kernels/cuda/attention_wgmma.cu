@@ -14,9 +14,10 @@
 // A consumer's thread holds the rows 16 (warp % 4) + lane / 4 and + 8 of its warpgroup, and two of
 // every eight columns (wgmma.cuh). Shared memory: SharedMemory of attention_wgmma.cuh.
 //
-// Few tokens behind many keys: the keys are split into ranges, items of their own, which leave O,
-// maxima and sums in device memory; the consumer that arrives last at (tokens, group, 64 rows) adds
-// the ranges in order.
+// What is left when every block has had as many items as every other: the keys of these are split
+// into ranges, items of their own, which leave O, maxima and sums in device memory; the consumer
+// that arrives last at (tokens, group, 64 rows) adds the ranges in order. So a short chunk behind
+// many keys has work for all blocks, and a long one has a short last round.
 //
 // Rounding: weights are rounded to bf16 for the product with V, their sum is not. A row's result
 // depends on the row alone, and where keys are split on where. Not yet run on a GPU.
@@ -240,9 +241,10 @@ class Consumer {
                               Out<S>& out) const {
     constexpr int kRowFloats = S::kHeadDim + 2;
     const int64_t range_floats = int64_t{kRows} * kRowFloats;
-    const int32_t first = index / a_.splits * a_.splits;
-    float* const ranges = a_.ranges + first * range_floats;
-    float* const own = ranges + (index - first) * range_floats;
+    const int32_t pair = (index - a_.whole) / a_.splits;
+    const int32_t split = (index - a_.whole) % a_.splits;
+    float* const ranges = a_.ranges + pair * a_.splits * range_floats;
+    float* const own = ranges + split * range_floats;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float* const row = own + Row(h) * kRowFloats;
@@ -256,7 +258,7 @@ class Consumer {
             make_float2(softmax.maximum[h], softmax.sum[h]);
       }
     }
-    if (!IsLastToArrive(index / a_.splits * kConsumers + group(), item.ranges)) {
+    if (!IsLastToArrive(pair * kConsumers + group(), item.ranges)) {
       return false;
     }
 #pragma unroll
@@ -396,11 +398,6 @@ int64_t TilesOf(const CohortCudaBatch& batch, const HeadGroups& heads, int group
   return std::min(tokens / tile + sequences, sequences * of_longest);
 }
 
-// How many ranges the keys may be cut into: from numbers that the host knows.
-int SplitsFor(int multiprocessors, int64_t pairs) {
-  return static_cast<int>(std::max<int64_t>(multiprocessors / std::max<int64_t>(pairs, 1), 1));
-}
-
 template <int kHeadDim>
 void LaunchKernel(CohortCudaDevice* device, const Arguments& arguments) {
   using S = Shape<kHeadDim>;
@@ -424,24 +421,27 @@ std::size_t PrefillRangeBytes(int multiprocessors) {
 
 void PrefillAttentionWgmma(CohortCudaDevice* device, const AttentionCall& call,
                            const TensorCoreAttention& attention, int groups) {
-  using namespace wgmma_attention;
-  const int64_t pairs = TilesOf(*call.batch, attention.groups, groups) * groups;
-  const int splits = SplitsFor(device->multiprocessors, pairs);
-  if (pairs * splits > INT32_MAX - device->multiprocessors) {
+  namespace wgmma = wgmma_attention;
+  const int64_t pairs = wgmma::TilesOf(*call.batch, attention.groups, groups) * groups;
+  if (pairs > INT32_MAX / 2) {
     Stick(device, MakeError(kCohortCudaInvalidArgument,
                             "attention: a step of %lld rows with %d groups of heads gives more "
-                            "than 2^31 tiles; make the step smaller",
+                            "than 2^30 tiles; make the step smaller",
                             static_cast<long long>(call.batch->tokens), groups));
     return;
   }
+  // From numbers that the host knows. The items with ranges are no more than the multiprocessors.
+  const auto left = static_cast<int32_t>(pairs % device->multiprocessors);
+  const auto whole = static_cast<int32_t>(pairs) - left;
+  const int32_t splits = left > 0 ? device->multiprocessors / left : 1;
   const AttentionWorkspace workspace = AttentionWorkspaceOf(device);
-  const Arguments arguments = {
-      attention,          groups,          splits, static_cast<int32_t>(pairs * splits),
+  const wgmma::Arguments arguments = {
+      attention,          groups,          whole, splits, whole + left * splits,
       workspace.counters, workspace.ranges};
   if (call.kv->keys.dims[3] == 128) {
-    LaunchKernel<128>(device, arguments);
+    wgmma::LaunchKernel<128>(device, arguments);
   } else {
-    LaunchKernel<64>(device, arguments);
+    wgmma::LaunchKernel<64>(device, arguments);
   }
 }
 

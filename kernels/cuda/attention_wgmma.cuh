@@ -22,13 +22,16 @@ constexpr int kSlabsOfTile = kKeys / kSlabKeys;
 constexpr int kConsumerWarps = kConsumers * kWarpgroupThreads / 32;
 constexpr int kProducerWarps = kWarpgroupThreads / 32;
 
+// Work is cut into pairs (tile of tokens, group), some perhaps without tokens. The first `whole` of
+// them are an item each; the keys of the others are cut into up to `splits` ranges, an item each.
 struct Arguments {
   TensorCoreAttention attention;
   int32_t groups;
-  int32_t splits;     // of the keys, at most
-  int32_t items;      // groups * splits * tiles of tokens, some perhaps without tokens
-  uint32_t* arrived;  // [tiles, groups, kConsumers], zero between launches; with splits only
-  float* ranges;      // [items, kRows, head size + 2]
+  int32_t whole;
+  int32_t splits;
+  int32_t items;
+  uint32_t* arrived;  // [pairs behind `whole`, kConsumers], zero between launches
+  float* ranges;      // [items behind `whole`, kRows, head size + 2]
 };
 
 // Tiles of 128 rows: halves of 64 columns, each of which is an operand in shared memory
@@ -111,12 +114,13 @@ struct Item {
 // A range is no shorter than this many tiles: below, merging costs more than it brings.
 constexpr int kLeastTiles = 8;
 
-// The same in all lanes of a warp. Ranges of an item lie side by side, then its groups: what takes
-// longest comes first.
+// The same in all lanes of a warp. Groups of tokens lie side by side, and ranges of both: what
+// takes longest comes first.
 __device__ inline Item FindItem(const Arguments& a, int32_t index) {
   const Batch& batch = a.attention.batch;
-  const int32_t split = index % a.splits;
-  const int32_t pair = index / a.splits;
+  const bool is_whole = index < a.whole;
+  const int32_t split = is_whole ? 0 : (index - a.whole) % a.splits;
+  const int32_t pair = is_whole ? index : a.whole + (index - a.whole) / a.splits;
   Item item;
   item.group = a.attention.groups.item[pair % a.groups];
   item.tokens = FindTokens(batch, pair / a.groups, kRows / item.group.count);
@@ -126,10 +130,10 @@ __device__ inline Item FindItem(const Arguments& a, int32_t index) {
   }
   item.last_position = batch.Position(item.tokens.first + item.tokens.count - 1);
   const int32_t tiles = item.last_position / kKeys + 1;
-  const int32_t of_range = max((tiles + a.splits - 1) / a.splits, kLeastTiles);
-  item.ranges = a.splits == 1 ? 1 : (tiles + of_range - 1) / of_range;
-  item.first_tile = a.splits == 1 ? 0 : split * of_range;
-  item.tiles = a.splits == 1 ? tiles : min(of_range, tiles - item.first_tile);
+  const int32_t of_range = is_whole ? tiles : max((tiles + a.splits - 1) / a.splits, kLeastTiles);
+  item.ranges = (tiles + of_range - 1) / of_range;
+  item.first_tile = split * of_range;
+  item.tiles = min(of_range, tiles - item.first_tile);
   return item;
 }
 

@@ -83,13 +83,15 @@ TEST(PagedAttentionBf16, LongChunksAreTiled) {
   ExpectOnEachDevice(steps);
 }
 
-// More tiles of rows than multiprocessors, each over several tiles of keys.
+// More tiles of rows than multiprocessors, each over several tiles of keys; those of the last round
+// have enough keys to be cut into ranges.
 TEST(PagedAttentionBf16, BlocksTakeSeveralTiles) {
   std::mt19937_64 random(10);
   std::vector<Chunk> chunks;
-  for (int64_t i = 0; i < 9; ++i) {
+  for (int64_t i = 0; i < 8; ++i) {
     chunks.push_back({380 + i, 383 + 2 * i});
   }
+  chunks.push_back({1020, 1030});
   std::vector<CheckedStep> steps;
   for (const int64_t head_dim : {64, 128}) {
     steps.emplace_back(MakeStep(random, DimsOf(head_dim, 64, {0, 0, 1}), chunks));

@@ -14,12 +14,11 @@ namespace cuda_emulator {
 namespace {
 
 constexpr const char* kFile = "kernels/cuda/wgmma.cuh";
-constexpr uint32_t kAll = 0xffffffffu;
+constexpr uint32_t kWholeWarp = 0xffffffffu;
 constexpr uint32_t kWindowBegin = 128;  // of the dynamic shared memory; aligned as it is promised
-constexpr int kMaxColumns = 256;
-constexpr int kSteps = 16;  // of k
+constexpr int kSteps = ProductScratch::kSteps;
 
-WarpState& Self() { return current->block->warpgroups().warp(current->number); }
+WarpState& OwnWarp() { return current->block->warpgroups().warp(current->number); }
 
 unsigned char* Window() { return current->dynamic_shared - kWindowBegin; }
 
@@ -101,10 +100,8 @@ SharedOperand OperandB(const WgmmaShape& shape) {
   return Decode(shape.b, shape.b_is_mn_major, 0, shape.columns);
 }
 
-using RowsOfA = float[16][kSteps];
-using RowsOfB = float[kSteps][kMaxColumns];
-
-void ReadA(const PendingProduct& product, RowsOfA& a) {
+void ReadA(const PendingProduct& product, ProductScratch* scratch) {
+  auto& a = scratch->a;
   if (product.shape.a_in_registers) {
     for (int lane = 0; lane < 32; ++lane) {
       for (int i = 0; i < 4; ++i) {
@@ -128,7 +125,8 @@ void ReadA(const PendingProduct& product, RowsOfA& a) {
   }
 }
 
-void ReadB(const PendingProduct& product, RowsOfB& b) {
+void ReadB(const PendingProduct& product, ProductScratch* scratch) {
+  auto& b = scratch->b;
   const SharedOperand operand = OperandB(product.shape);
   for (int line = 0; line < operand.lines; ++line) {
     for (int chunk = 0; chunk < operand.chunks; ++chunk) {
@@ -144,13 +142,13 @@ void ReadB(const PendingProduct& product, RowsOfB& b) {
 // The accumulators of all lanes, one lane after another. Products of bf16 are exact in fp32; they
 // are summed in the order of k, and what was there last.
 std::vector<float> Multiply(const PendingProduct& product) {
-  RowsOfA a;
-  RowsOfB b;
-  ReadA(product, a);
-  ReadB(product, b);
+  ProductScratch& scratch = current->block->warpgroups().scratch();
+  auto& [a, b, d] = scratch;
+  ReadA(product, &scratch);
+  ReadB(product, &scratch);
   const int columns = product.shape.columns;
-  float d[16][kMaxColumns] = {};
   for (int row = 0; row < 16; ++row) {
+    std::fill_n(d[row], columns, 0.0f);
     for (int k = 0; k < kSteps; ++k) {
       for (int column = 0; column < columns; ++column) {
         d[row][column] += a[row][k] * b[k][column];
@@ -204,7 +202,7 @@ struct WgmmaOperand {
 };
 
 void PerformIssue(void* const* operands, uint32_t) {
-  WarpState& warp = Self();
+  WarpState& warp = OwnWarp();
   const WgmmaShape& shape = *static_cast<const WgmmaOperand*>(operands[0])->shape;
   PendingProduct product = {shape, warp.groups, {}, {}, {}};
   for (int lane = 0; lane < 32; ++lane) {
@@ -241,10 +239,10 @@ void PerformIssue(void* const* operands, uint32_t) {
   }
 }
 
-void PerformFence(void* const*, uint32_t) { Self().is_fenced = true; }
-void PerformCommit(void* const*, uint32_t) { ++Self().groups; }
+void PerformFence(void* const*, uint32_t) { OwnWarp().is_fenced = true; }
+void PerformCommit(void* const*, uint32_t) { ++OwnWarp().groups; }
 void PerformWait(void* const* operands, uint32_t) {
-  WarpState& warp = Self();
+  WarpState& warp = OwnWarp();
   const auto pending = static_cast<uint32_t>(*static_cast<const int*>(operands[0]));
   while (!warp.pending.empty() && warp.pending.front().group + pending < warp.groups) {
     PerformFirst(&warp);
@@ -252,7 +250,7 @@ void PerformWait(void* const* operands, uint32_t) {
   warp.is_fenced = false;
 }
 void PerformSetRegisters(void* const* operands, uint32_t) {
-  Self().registers = *static_cast<const int*>(operands[0]);
+  OwnWarp().registers = *static_cast<const int*>(operands[0]);
 }
 
 const Collective kIssue = {"WgmmaBf16", PerformIssue};
@@ -355,18 +353,18 @@ uint32_t SharedAddress(const void* shared) {
 
 void WgmmaFence() {
   RequireCompute(90, 90, "wgmma");
-  Meet(kAll, kFence, nullptr, kFile, 0);
+  Meet(kWholeWarp, kFence, nullptr, kFile, 0);
 }
-void WgmmaCommit() { Meet(kAll, kCommit, nullptr, kFile, 0); }
-void WgmmaWait(int pending) { Meet(kAll, kWait, &pending, kFile, 0); }
+void WgmmaCommit() { Meet(kWholeWarp, kCommit, nullptr, kFile, 0); }
+void WgmmaWait(int pending) { Meet(kWholeWarp, kWait, &pending, kFile, 0); }
 void Wgmma(const WgmmaShape& shape, float* d, const uint32_t* a) {
   WgmmaOperand operand = {&shape, d, a};
-  Meet(kAll, kIssue, &operand, kFile, 0);
+  Meet(kWholeWarp, kIssue, &operand, kFile, 0);
 }
 
 void RequireIdle(const float* d) {
   const uint32_t lane = current->number % 32;
-  for (const PendingProduct& product : Self().pending) {
+  for (const PendingProduct& product : OwnWarp().pending) {
     const float* const begin = product.d[lane];
     if (d >= begin && d < begin + product.shape.columns / 2) {
       Fail("accumulators are used before WgmmaWait()");
@@ -379,7 +377,7 @@ void SetRegisters(int count) {
   if (count < 24 || count > 256 || count % 8 != 0) {
     Fail("setmaxnreg to %d registers: 24 to 256, a multiple of 8", count);
   }
-  Meet(kAll, kSetRegisters, &count, kFile, 0);
+  Meet(kWholeWarp, kSetRegisters, &count, kFile, 0);
 }
 
 }  // namespace cuda_emulator

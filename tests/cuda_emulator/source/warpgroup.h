@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "cuda_emulator/warpgroup.h"
@@ -20,6 +21,15 @@ struct PendingProduct {
   // What d held, lane by lane: d itself holds NaN until the product happens. Empty while an earlier
   // product into d is under way.
   std::vector<float> before;
+};
+
+// What one product is computed in; too large for the stack of a thread.
+struct ProductScratch {
+  static constexpr int kSteps = 16;  // of k
+  static constexpr int kMaxColumns = 256;
+  float a[16][kSteps];
+  float b[kSteps][kMaxColumns];
+  float d[16][kMaxColumns];
 };
 
 struct WarpState {
@@ -48,11 +58,18 @@ class Warpgroups {
   const char* Issue(uint32_t thread, const WgmmaShape& shape);
   // Why the thread, or the last thread and with it the block, must not end; null: it may.
   const char* ReasonAgainstEnd(uint32_t thread, bool is_last) const;
+  ProductScratch& scratch() {
+    if (scratch_ == nullptr) {
+      scratch_ = std::make_unique<ProductScratch>();
+    }
+    return *scratch_;
+  }
 
  private:
   uint32_t threads_ = 0;
   std::vector<WarpState> warps_;
   std::vector<WarpgroupState> groups_;
+  std::unique_ptr<ProductScratch> scratch_;
 };
 
 // Which 16 bytes of shared memory a thread has written by cp.async, the generic proxy, and not told
