@@ -86,8 +86,7 @@ void Attend(CohortCudaDevice* device, const AttentionCall& call) {
   if (call.batch->tokens == call.batch->leading_decodes) {
     return;
   }
-  // wgmma is not in what came after 9.0 either.
-  if (device->compute == 90 && call.chunks == nullptr) {
+  if (device->has_wgmma && call.chunks == nullptr) {
     PrefillAttentionWgmma(device, call, arguments, groups);
   } else {
     PrefillAttention(device, call, arguments, groups);

@@ -109,7 +109,6 @@ class Consumer {
     queries_parity_ ^= 1;
     BarrierWait(shared_.KeysFull(keys_.slot), keys_.parity);
     WgmmaKeep(logits);
-    WgmmaFence();
     MultiplyKeys(logits);
     WgmmaWait<0>();
     WgmmaKeep(logits);
@@ -123,10 +122,9 @@ class Consumer {
       NamedBarrier(kTurn + group(), kConsumers * kWarpgroupThreads);
       WgmmaKeep(logits);
       WgmmaKeep(out);
-      WgmmaFence();
+      Keep(weights);
       MultiplyKeys(logits);
       BarrierWait(shared_.ValuesFull(values_.slot), values_.parity);
-      WgmmaFence();
       AddValues(weights, out);
       NamedBarrierArrive(kTurn + (group() ^ 1), kConsumers * kWarpgroupThreads);
       WgmmaWait<1>();
@@ -135,16 +133,18 @@ class Consumer {
       TakeLogits(tile, visible, all_see, logits, softmax, keep);
       WgmmaWait<0>();
       WgmmaKeep(out);
+      Keep(weights);
       FinishValues();
       Scale(keep, out);
       Pack(logits, weights);
     }
     BarrierWait(shared_.ValuesFull(values_.slot), values_.parity);
     WgmmaKeep(out);
-    WgmmaFence();
+    Keep(weights);
     AddValues(weights, out);
     WgmmaWait<0>();
     WgmmaKeep(out);
+    Keep(weights);
     FinishValues();
   }
 
@@ -162,6 +162,7 @@ class Consumer {
 
   // S = Q K^T, under way afterwards.
   __device__ void MultiplyKeys(Logits& logits) const {
+    WgmmaFence();
     const uint64_t queries = SharedMatrixKMajor(shared_.Queries() + group() * kGroupRows * 128);
     const uint64_t keys = SharedMatrixKMajor(shared_.Keys(keys_.slot));
 #pragma unroll
@@ -173,6 +174,7 @@ class Consumer {
   }
   // O += P V, under way afterwards.
   __device__ void AddValues(const Weights& weights, Out<S>& out) const {
+    WgmmaFence();
     const uint64_t values = SharedMatrixMnMajor(shared_.Values(values_.slot), S::kHalfBytes);
 #pragma unroll
     for (int step = 0; step < kKeys / 16; ++step) {
@@ -225,6 +227,13 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < S::kHeadDim / 2; ++i) {
       out[i] = __fmul_rn(out[i], keep[i / 2 % 2]);
+    }
+  }
+
+  static __device__ void Keep(Weights& weights) {
+#pragma unroll
+    for (auto& step : weights) {
+      WgmmaKeep(step);
     }
   }
 

@@ -5,10 +5,10 @@
 // A product is asynchronous. WgmmaFence, then products, then WgmmaCommit; after WgmmaWait the
 // accumulators may be read, and shared memory operands overwritten. Between, accumulators are
 // nobody's: a kernel says WgmmaKeep(d) before the fence and after the wait, or the compiler may
-// carry its reads and writes of d across. Operands in registers are complete before the fence:
-// ptxas serialises what it must wait for between products (C7519), and compile.sh fails. Those in
-// shared memory must have been written by bulk copies, or FenceProxyAsync (ptx.cuh) stands between
-// the writer's writes and the barrier.
+// carry its reads and writes of d across. The same holds for operands in registers, and they are
+// complete before the fence: ptxas serialises what it must wait for between products (C7519), and
+// compile.sh fails. Operands in shared memory must have been written by bulk copies, or
+// FenceProxyAsync (ptx.cuh) stands between the writer's writes and the barrier.
 //
 // An operand in shared memory consists of rows of 128 bytes (64 elements), eight of which make 1024
 // aligned bytes; SwizzledOffset128 says where a row's bytes lie, so that eight rows' chunks of 16
@@ -92,6 +92,13 @@ __device__ void WgmmaKeep(float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     asm volatile("" : "+f"(d[i])::"memory");
+  }
+}
+// The same for operands in registers: they stay what they are until here.
+__device__ inline void WgmmaKeep(uint32_t (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    asm volatile("" : "+r"(a[i])::"memory");
   }
 }
 

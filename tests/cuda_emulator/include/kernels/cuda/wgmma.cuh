@@ -43,6 +43,7 @@ template <int kCount>
 void WgmmaKeep(float (&d)[kCount]) {
   cuda_emulator::RequireIdle(d);
 }
+inline void WgmmaKeep(uint32_t (&)[4]) {}
 
 template <int kRegisters>
 void RaiseRegisters() {
@@ -54,8 +55,8 @@ void LowerRegisters() {
 }
 
 template <int kColumns>
-inline constexpr bool kIsWgmmaSize = (kColumns % 16 == 0 && kColumns >= 16 && kColumns <= 160) ||
-                                     kColumns == 256;
+inline constexpr bool kIsWgmmaSize =
+    (kColumns % 16 == 0 && kColumns >= 16 && kColumns <= 160) || kColumns == 256;
 
 template <int kColumns, bool kBIsMnMajor = false>
 void WgmmaBf16(float (&d)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
