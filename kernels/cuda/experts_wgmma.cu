@@ -254,6 +254,7 @@ __device__ __forceinline__ void MultiplyStretch(const ExpertProduct<BFloat16>& p
   Sums<kPairs> sums = {};
   MultiplyStages<kPairs>(product.inputs, reader, warp, sums);
   StoreSums<kGated, kPairs>(product, StretchOf<kGated>(product, lists, work), warp, sums);
+  __syncwarp();  // wgmma wants whole warps
 }
 
 template <bool kGated>
@@ -264,6 +265,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ring.Init(kMultiplyingGroups * kWarpgroupWarps);
   }
   __syncthreads();
+  WaitForPredecessor();
   const int stretches = (product.features + kTileFeatures<kGated> - 1) / kTileFeatures<kGated>;
   const int work_end = *lists.tile_count * stretches;
   const int thread = static_cast<int>(threadIdx.x);
@@ -287,10 +289,12 @@ void WgmmaExperts(CohortCudaDevice* device, const ExpertProduct<BFloat16>& produ
                   const ExpertShape& shape, const ExpertLists& lists) {
   constexpr int kFeatures = kTileFeatures<kGated>;
   const int64_t work = shape.tile_bound() * ((product.features + kFeatures - 1) / kFeatures);
-  Launch(
-      device, kGated ? "WgmmaExperts gate and up" : "WgmmaExperts down",
-      {.grid = PersistentBlocks(device, work, 1), .block = kThreads, .shared_bytes = Ring::kBytes},
-      WgmmaExpertsKernel<kGated>, product, lists);
+  Launch(device, kGated ? "WgmmaExperts gate and up" : "WgmmaExperts down",
+         {.grid = PersistentBlocks(device, work, 1),
+          .block = kThreads,
+          .shared_bytes = Ring::kBytes,
+          .programmatic = true},
+         WgmmaExpertsKernel<kGated>, product, lists);
 }
 
 template void WgmmaExperts<true>(CohortCudaDevice*, const ExpertProduct<BFloat16>&,

@@ -254,6 +254,7 @@ __device__ __forceinline__ void MultiplyTiles(const StreamOperands& operands, co
                        make_float2(sums[first], sums[first + 2]));
       }
     }
+    __syncwarp();  // wgmma wants whole warps
   }
 }
 
