@@ -185,6 +185,10 @@ absl::StatusOr<std::unique_ptr<Device>> RankMain::CreateDevice() {
                    ParseSwitch("recorded_steps", configuration.recorded_steps()));
   ASSIGN_OR_RETURN(options.persistent_steps,
                    ParseSwitch("persistent_steps", configuration.persistent_steps()));
+  // Blocks of two such kernels on one GPU, half of each there, would wait for each other's place.
+  if (configuration.allow_shared_gpu() && !options.persistent_steps.has_value()) {
+    options.persistent_steps = false;
+  }
   return Device::Create(options);
 }
 

@@ -106,7 +106,7 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
           "WORD",
           "Whether all layers of a decode step of up to 8 sequences are one GPU kernel, where one "
           "GPU has the whole of a dense model: on, off, or auto, where layers are small (up to 128 "
-          "MiB) and the time between kernels counts (default: auto)");
+          "MiB) and no other rank may share the GPU (default: auto)");
   AddFlag(
       app, "--embedding-memory", WordInto(options.embedding_memory, {"auto", "device", "host"}),
       "WORD",

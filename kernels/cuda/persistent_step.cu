@@ -95,10 +95,14 @@ __device__ void Meet() { NamedBarrier(kStreamMathBarrier, kStreamMathThreads); }
 // Until `blocks` blocks have counted themselves; then these warps see what they wrote.
 __device__ void Await(const uint32_t* counter, int blocks) {
   if (threadIdx.x == 0) {
-    const uint64_t begin = GlobalTimer();
-    while (LoadAcquire(counter) < static_cast<uint32_t>(blocks)) {
-      if (GlobalTimer() - begin > kSpinBoundNanoseconds) {
-        __trap();
+    constexpr uint32_t kLooks = 64;  // for one at the clock, which is slower
+    uint64_t begin = 0;
+    for (uint32_t looks = 1; LoadAcquire(counter) < static_cast<uint32_t>(blocks); ++looks) {
+      if (looks % kLooks == 0) {
+        begin = begin == 0 ? GlobalTimer() : begin;
+        if (GlobalTimer() - begin > kSpinBoundNanoseconds) {
+          __trap();
+        }
       }
     }
   }
@@ -172,6 +176,22 @@ __device__ void MultiplyStored(const Shared& shared, const StepProduct& product,
                          [&](int of_token) { return shared.XRow(i, of_token); });
   });
   CopyAsyncWait<0>();
+}
+
+// A layer's short vectors on their way into L2: all blocks will wait for them.
+__device__ void PrefetchVectors(const StepArguments& a, int index) {
+  constexpr int kLine = 128 / static_cast<int>(sizeof(BFloat16));
+  const StepLayer& layer = a.layers[index];
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int i = thread * kLine; i < a.hidden; i += kStreamMathThreads * kLine) {
+    PrefetchL2(layer.attention_norm + i);
+    PrefetchL2(layer.ffn_norm + i);
+  }
+  if (layer.qkv_bias != nullptr) {
+    for (int i = thread * kLine; i < a.qkv.operands.rows; i += kStreamMathThreads * kLine) {
+      PrefetchL2(layer.qkv_bias + i);
+    }
+  }
 }
 
 // Each thread meets the same packs of a row as a thread of norm.cu does.
@@ -294,6 +314,9 @@ __device__ void ComputeLayer(const StepArguments& a, const Shared& shared, int i
   rope.kv.values = layer.values;
   MultiplyNormed(a, shared, a.qkv, layer.qkv, rope, *shared.RopePlace(token), chunks);
   Count(counters.Of(index, kQkvPart));
+  if (index + 1 < a.layer_count) {
+    PrefetchVectors(a, index + 1);
+  }
   if (static_cast<int>(blockIdx.x) < AttentionBlocks(a)) {
     Await(counters.Of(index, kQkvPart), blocks);
     Attend(a, shared, layer);
@@ -349,6 +372,7 @@ __device__ void Leave(const StepArguments& a, const Shared& shared) {
 
 template <class Shared>
 __device__ void ComputeStep(const StepArguments& a, const Shared& shared) {
+  PrefetchVectors(a, 0);
   WaitForPredecessor();
   const StepCounters counters{a.counters};
   if (static_cast<int>(threadIdx.x) < a.tokens) {

@@ -11,7 +11,7 @@
 namespace cohort::gpu {
 
 Flags WithCommonFlags(Flags flags) {
-  flags.insert({{"device", "cuda"}, {"rounds", "7"}});
+  flags.insert({{"device", "cuda"}, {"rounds", "7"}, {"persistent-step", "auto"}});
   return flags;
 }
 
@@ -34,6 +34,12 @@ std::unique_ptr<Device> OpenDevice(const Flags& flags) {
   DeviceOptions options;
   options.kind = flags.at("device");
   options.threads = 2;  // of the CPU, where the programs are tried out
+  const std::string& persistent = flags.at("persistent-step");
+  CHECK(persistent == "auto" || persistent == "on" || persistent == "off")
+      << "--persistent-step=" << persistent << " is neither auto nor on nor off";
+  if (persistent != "auto") {
+    options.persistent_steps = persistent == "on";
+  }
   auto device = Device::Create(options);
   CHECK_OK(device.status());
   return *std::move(device);

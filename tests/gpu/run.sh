@@ -110,6 +110,7 @@ stage_bench() {
   step limits 60 limits
   step decode-7b 45 decode Qwen2-7B 1 128 64
   step decode-small 45 decode_small
+  step decode-drivers 60 decode_drivers
   step attention 60 attention
   step experts 60 experts
   step decode-7b-batch 60 decode Qwen2-7B 64 1024 32

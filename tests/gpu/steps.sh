@@ -222,6 +222,14 @@ step_decode() { # MODEL BATCH CONTEXT STEPS
     -- --model="$models/$pocket" --batches=2 --context=16 --steps=2
 }
 step_decode_small() { step_decode Qwen2-0.5B 1 128 128 && step_decode Qwen2-1.5B 1 128 128; }
+step_decode_driver() { # MODEL on|off SUFFIX: one kernel for all layers, or one for each operation
+  bench decode --model="$1" --batches=1 --context=128 --steps=128 --persistent-step="$2" --suffix="$3" \
+    -- --model="$models/pocket" --batches=2 --context=16 --steps=2 --persistent-step="$2" --suffix="$3"
+}
+step_decode_drivers() {
+  step_decode_driver Qwen2-0.5B off .separate && step_decode_driver Qwen2-1.5B off .separate &&
+    step_decode_driver Qwen2-7B on .persistent
+}
 step_decode_checkpoint() {
   bench decode --model=Qwen2-7B --checkpoint="$checkpoint_folder" --batches=1 --context=128 --steps=64 \
     -- --model=pocket --checkpoint="$models/pocket" --context=16 --steps=2

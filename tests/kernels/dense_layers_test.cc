@@ -4,12 +4,13 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "tests/kernels/attention_step.h"
 
 namespace cohort {
 namespace {
 
-struct ModelShape {
+struct DenseShape {
   int64_t hidden = 256;
   int64_t columns = 64;  // of the FFN
   int64_t head_dim = 64;
@@ -21,13 +22,13 @@ struct ModelShape {
 };
 
 // What a layer has of its own, on a device.
-struct LayerTensors {
+struct DenseLayerTensors {
   DeviceTensor attention_norm, qkv, qkv_bias, attention_out, ffn_norm, gate_up, down;
   TensorView bias;
   DeviceTensor keys, values;
 
-  LayerTensors(Device& device, std::mt19937_64& random, const ModelShape& shape,
-               const AttentionStep& step, int64_t padding)
+  DenseLayerTensors(Device& device, std::mt19937_64& random, const DenseShape& shape,
+                    const AttentionStep& step, int64_t padding)
       : attention_norm(device, Numbers(random, {shape.hidden})),
         qkv(device, Matrix(random, QkvColumns(step.dims), shape.hidden), padding),
         qkv_bias(device, Numbers(random, {QkvColumns(step.dims)})),
@@ -51,7 +52,7 @@ struct LayerTensors {
   }
 };
 
-AttentionStep DecodesOf(std::mt19937_64& random, const ModelShape& shape) {
+AttentionStep DecodesOf(std::mt19937_64& random, const DenseShape& shape) {
   AttentionDims dims;
   dims.dtype = DType::kBF16;
   dims.head_dim = shape.head_dim;
@@ -66,25 +67,26 @@ AttentionStep DecodesOf(std::mt19937_64& random, const ModelShape& shape) {
 }
 
 // A step's layers and memory, the same numbers for the same shape.
-class Step {
+class DeviceDenseStep {
  public:
-  Step(Device& device, const ModelShape& shape)
+  DeviceDenseStep(Device& device, const DenseShape& shape)
       : random_(7),
         attention_(DecodesOf(random_, shape)),
         batch_(device, attention_.batch, attention_.kv),
         embedded_(RandomNormal(random_, DType::kBF16, Rows(shape.hidden))),
         cosine_(device, RandomNormal(random_, DType::kF32, Table(shape))),
         sine_(device, RandomNormal(random_, DType::kF32, Table(shape))),
-        final_norm_(device, LayerTensors::Numbers(random_, {shape.hidden})),
+        final_norm_(device, DenseLayerTensors::Numbers(random_, {shape.hidden})),
         residual_(device, embedded_, 8),
         normed_(device, Poison(DType::kBF16, Rows(shape.hidden)), 16),
         partial_(device, Poison(DType::kF32, Rows(shape.hidden)), 8),
-        qkv_(device, Poison(DType::kBF16, Rows(LayerTensors::QkvColumns(attention_.dims))), 8),
+        qkv_(device, Poison(DType::kBF16, Rows(DenseLayerTensors::QkvColumns(attention_.dims))), 8),
         attended_(device, Poison(DType::kBF16, Rows(attention_.queries.columns()))),
         gate_up_(device, Poison(DType::kBF16, Rows(2 * shape.columns))),
         activated_(device, Poison(DType::kBF16, Rows(shape.columns))) {
     for (size_t i = 0; i < shape.layers; ++i) {
-      tensors_.push_back(std::make_unique<LayerTensors>(device, random_, shape, attention_, 8));
+      tensors_.push_back(
+          std::make_unique<DenseLayerTensors>(device, random_, shape, attention_, 8));
     }
     for (const auto& layer : tensors_) {
       layers_.push_back({.attention_norm = layer->attention_norm.view(),
@@ -118,7 +120,7 @@ class Step {
   HostTensor residual() const { return residual_.Read(); }
   HostTensor normed() const { return normed_.Read(); }
 
-  void ExpectSameAs(const Step& other) const {
+  void ExpectSameAs(const DeviceDenseStep& other) const {
     ExpectSame(normed(), other.normed());
     for (size_t i = 0; i < tensors_.size(); ++i) {
       SCOPED_TRACE(i);
@@ -129,7 +131,7 @@ class Step {
 
  private:
   Shape Rows(int64_t columns) const { return {attention_.batch.positions.rows(), columns}; }
-  static Shape Table(const ModelShape& shape) {
+  static Shape Table(const DenseShape& shape) {
     return {1 + *std::max_element(shape.positions.begin(), shape.positions.end()),
             shape.head_dim / 2};
   }
@@ -140,12 +142,12 @@ class Step {
   HostTensor embedded_;
   DeviceTensor cosine_, sine_, final_norm_;
   DeviceTensor residual_, normed_, partial_, qkv_, attended_, gate_up_, activated_;
-  std::vector<std::unique_ptr<LayerTensors>> tensors_;
+  std::vector<std::unique_ptr<DenseLayerTensors>> tensors_;
   std::vector<DenseLayer> layers_;
 };
 
 // The operations one by one.
-void RunParts(Device& device, const DenseStep& step) {
+void RunDenseParts(Device& device, const DenseStep& step) {
   Ops& ops = device.ops();
   ops.RmsNorm(step.residual, step.layers[0].attention_norm, step.eps, step.normed);
   for (size_t i = 0; i < step.layers.size(); ++i) {
@@ -176,55 +178,59 @@ void OnEachDeviceWithKernel(const std::function<void(Device&)>& body) {
   }
 }
 
-void ExpectItsParts(Device& device, const ModelShape& shape) {
-  const Step parts(device, shape);
-  RunParts(device, parts.view());
-  const Step whole(device, shape);
+bool IsBefore90(const Device& device) {
+  return absl::StrContains(device.description(), "compute 8.");
+}
+
+void ExpectDenseParts(Device& device, const DenseShape& shape) {
+  const DeviceDenseStep parts(device, shape);
+  RunDenseParts(device, parts.view());
+  const DeviceDenseStep whole(device, shape);
   device.ops().DenseLayers(whole.view());
   whole.ExpectSameAs(parts);
   // The kernel keeps the residual to itself.
-  const bool has_kernel = device.kind() == "cuda" && shape.has_kernel;
+  const bool has_kernel = device.kind() == "cuda" && shape.has_kernel && !IsBefore90(device);
   EXPECT_EQ(whole.residual().values == whole.embedded().values, has_kernel);
 }
 
 TEST(DenseLayers, AreTheirParts) {
   OnEachDeviceWithKernel([](Device& device) {
-    ExpectItsParts(device, {.positions = {300}, .layers = 3});
+    ExpectDenseParts(device, {.positions = {300}, .layers = 3});
     // Columns of no whole chunks, and a product whose tiles are cut into slices.
-    ExpectItsParts(device, {.hidden = 264, .columns = 1096, .positions = {17, 0, 64}});
-    ExpectItsParts(device, {.hidden = 520,
-                            .columns = 72,
-                            .head_dim = 128,
-                            .kv_head_of_query = {0, 0, 0, 0, 0, 1},
-                            .positions = {0, 5, 16, 130, 700, 33, 64, 1},
-                            .with_bias = false});
+    ExpectDenseParts(device, {.hidden = 264, .columns = 1096, .positions = {17, 0, 64}});
+    ExpectDenseParts(device, {.hidden = 520,
+                              .columns = 72,
+                              .head_dim = 128,
+                              .kv_head_of_query = {0, 0, 0, 0, 0, 1},
+                              .positions = {0, 5, 16, 130, 700, 33, 64, 1},
+                              .with_bias = false});
   });
 }
 
 TEST(DenseLayers, AreTheirPartsInShapesThatNoKernelTakes) {
   OnEachDeviceWithKernel([](Device& device) {
-    ExpectItsParts(device, {.positions = std::vector<int64_t>(9, 3), .has_kernel = false});
-    ExpectItsParts(device, {.hidden = 2056,
-                            .columns = 8,
-                            .positions = std::vector<int64_t>(8, 3),
-                            .layers = 1,
-                            .has_kernel = false});
-    ExpectItsParts(device, {.head_dim = 32, .has_kernel = false});
-    ExpectItsParts(device, {.columns = 60, .has_kernel = false});
+    ExpectDenseParts(device, {.positions = std::vector<int64_t>(9, 3), .has_kernel = false});
+    ExpectDenseParts(device, {.hidden = 2056,
+                              .columns = 8,
+                              .positions = std::vector<int64_t>(8, 3),
+                              .layers = 1,
+                              .has_kernel = false});
+    ExpectDenseParts(device, {.head_dim = 32, .has_kernel = false});
+    ExpectDenseParts(device, {.columns = 60, .has_kernel = false});
   });
 }
 
 // Its counters are again what the first step found, in a recording too.
 TEST(DenseLayers, CanBeRepeated) {
   OnEachDeviceWithKernel([](Device& device) {
-    const ModelShape shape = {.positions = {40, 3}};
-    const Step once(device, shape);
+    const DenseShape shape = {.positions = {40, 3}};
+    const DeviceDenseStep once(device, shape);
     device.ops().DenseLayers(once.view());
     const HostTensor expected = once.normed();
-    if (!device.records_steps()) {
-      return;
+    if (!device.records_steps() || IsBefore90(device)) {
+      return;  // the operations one by one would add to the residual again
     }
-    const Step step(device, shape);
+    const DeviceDenseStep step(device, shape);
     absl::StatusOr<std::unique_ptr<Recording>> recording =
         device.Record([&] { device.ops().DenseLayers(step.view()); });
     ASSERT_TRUE(recording.ok()) << recording.status();

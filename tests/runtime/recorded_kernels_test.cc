@@ -72,22 +72,33 @@ StepPlan PlanFor(uint64_t step, int64_t sequences, const SamplingParameters& sam
   return plan;
 }
 
-// Of one recorded step. The first step of a size is computed as it comes.
-Recording::Kernels RecordedKernels(const ModelConfig& config, int64_t sequences,
-                                   const SamplingParameters& sampling) {
+struct RecordedStep {
+  Recording::Kernels kernels;
+  std::vector<int32_t> tokens;  // of all steps
+};
+
+// The first step of a size is computed as it comes, the second is recorded.
+RecordedStep RecordStep(const ModelConfig& config, int64_t sequences,
+                        const SamplingParameters& sampling, bool persistent) {
   std::vector<Recording::Kernels> recorded;
-  auto device = Device::Create({.kind = "cuda"});
+  auto device = Device::Create({.kind = "cuda", .persistent_steps = persistent});
   CHECK_OK(device.status());
   auto worker =
       Worker::Create(config, OptionsFor(config, sequences),
                      std::make_unique<CountingDevice>(*std::move(device), recorded), nullptr);
   CHECK_OK(worker.status());
   CHECK_OK((*worker)->JoinEpoch(1, MakeSelfCommunicator()));
-  for (uint64_t step = 1; step <= 3; ++step) {
-    CHECK_OK((*worker)->Run(PlanFor(step, sequences, sampling)).status());
+  RecordedStep result;
+  for (uint64_t step = 1; step <= 5; ++step) {
+    const auto answer = (*worker)->Run(PlanFor(step, sequences, sampling));
+    CHECK_OK(answer.status());
+    for (const auto& sequence : answer->sequences) {
+      result.tokens.push_back(sequence.tokens.at(0));
+    }
   }
   CHECK_EQ(recorded.size(), 1u);
-  return recorded.front();
+  result.kernels = recorded.front();
+  return result;
 }
 
 class RecordedKernelsTest : public ::testing::Test {
@@ -105,12 +116,26 @@ TEST_F(RecordedKernelsTest, StartProgrammaticallyInADenseStep) {
       {}, {.temperature = 1, .top_p = 0.9f, .top_k = 20}, {.temperature = 1}};
   for (const int64_t sequences : {1, 8, 16}) {
     for (const SamplingParameters& sampling : kinds) {
-      const Recording::Kernels kernels = RecordedKernels(DenseConfig(), sequences, sampling);
       SCOPED_TRACE(absl::StrCat(sequences, " rows at temperature ", sampling.temperature));
+      const Recording::Kernels kernels =
+          RecordStep(DenseConfig(), sequences, sampling, /*persistent=*/false).kernels;
       EXPECT_GE(kernels.count, 3 * 7);
       EXPECT_EQ(kernels.pairs, kernels.count - 1);
       EXPECT_EQ(kernels.programmatic, kernels.pairs);
     }
+  }
+}
+
+// All layers in one kernel, up to 8 rows: the same tokens.
+TEST_F(RecordedKernelsTest, AreFewerWithOneForAllLayers) {
+  for (const int64_t sequences : {1, 8, 9}) {
+    SCOPED_TRACE(absl::StrCat(sequences, " rows"));
+    const SamplingParameters warm = {.temperature = 1, .top_k = 20};
+    const RecordedStep one = RecordStep(DenseConfig(), sequences, warm, /*persistent=*/true);
+    const RecordedStep many = RecordStep(DenseConfig(), sequences, warm, /*persistent=*/false);
+    EXPECT_EQ(one.kernels.programmatic, one.kernels.count - 1);
+    EXPECT_EQ(many.kernels.count - one.kernels.count, sequences <= 8 ? 3 * 7 : 0);
+    EXPECT_EQ(one.tokens, many.tokens);
   }
 }
 
