@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 enum {
-  kCohortCudaTableVersion = 4,
+  kCohortCudaTableVersion = 5,
   kCohortCudaMessageBytes = 512,
   kCohortCudaUniqueIdBytes = 128,
   kCohortCudaMaxRank = 4
@@ -57,6 +57,7 @@ typedef struct CohortCudaProperties {
   int32_t driver_version;  /* as CUDA writes it: 13000 is 13.0 */
   int32_t runtime_version; /* what the plugin was built with */
   int32_t nccl_version;    /* as NCCL writes it: 22809 is 2.28.9 */
+  int32_t host_node;       /* the NUMA node nearest to it; -1 where the system does not say */
 } CohortCudaProperties;
 
 /* The structs of kernels/ops.h and kernels/sampling.h, field by field; a tensor that the verb does
@@ -278,7 +279,9 @@ typedef struct CohortCudaRecordedKernels {
 
 /* One device with its stream, its cuBLASLt handle and its workspaces. */
 typedef struct CohortCudaDevice CohortCudaDevice;
-/* A place in a device's stream. Must not outlive its device. */
+/* Copies to a device beside its stream. Must not outlive it. */
+typedef struct CohortCudaCopyQueue CohortCudaCopyQueue;
+/* A place in a device's stream or copy queue. Must not outlive its device. */
 typedef struct CohortCudaMark CohortCudaMark;
 /* Work of a device that can be enqueued again. Must not outlive its device. */
 typedef struct CohortCudaRecording CohortCudaRecording;
@@ -319,7 +322,20 @@ typedef struct CohortCudaTable {
                                  uint64_t bytes);
   void (*enqueue_copy_to_host)(CohortCudaDevice* device, const void* source, void* destination,
                                uint64_t bytes);
-  CohortCudaError (*mark_create)(CohortCudaDevice* device, CohortCudaMark** mark);
+  /* Pins memory of the host where it lies, whole pages that may be only readable. Any thread;
+   * unpinning also after the device object is gone. */
+  CohortCudaError (*host_memory_pin)(int32_t index, const void* memory, uint64_t bytes);
+  void (*host_memory_unpin)(int32_t index, const void* memory);
+  CohortCudaError (*copy_queue_create)(CohortCudaDevice* device, CohortCudaCopyQueue** queue);
+  /* Waits for its copies. */
+  void (*copy_queue_destroy)(CohortCudaCopyQueue* queue);
+  /* As enqueue_copy_from_host, in order with the queue's own copies alone; the host's side may also
+   * be pinned where it lies. */
+  void (*copy_queue_enqueue)(CohortCudaCopyQueue* queue, const void* source, void* destination,
+                             uint64_t bytes);
+  /* In `queue`, or with null in the device's stream. */
+  CohortCudaError (*mark_create)(CohortCudaDevice* device, CohortCudaCopyQueue* queue,
+                                 CohortCudaMark** mark);
   void (*mark_destroy)(CohortCudaMark* mark);
   /* Behind everything enqueued so far. */
   void (*mark_set)(CohortCudaMark* mark);

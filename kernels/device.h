@@ -66,6 +66,23 @@ class Recording {
   virtual Kernels kernels() const { return {}; }  // none where a device has no such thing
 };
 
+// Copies to a device beside its stream and beside other queues. Must not outlive its device; waits
+// for its copies at its end.
+class CopyQueue {
+ public:
+  virtual ~CopyQueue() = default;
+  // As Device::EnqueueCopyFromHost, in order with this queue's own copies alone; `source` may also
+  // lie in memory pinned by Device::PinHost.
+  virtual void EnqueueCopyFromHost(const void* source, TensorView destination) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Mark>> CreateMark() = 0;  // in this queue
+};
+
+// Memory of the host that stays where it is while this lives. May outlive the device.
+class PinnedHost {
+ public:
+  virtual ~PinnedHost() = default;
+};
+
 class Device {
  public:
   // FAILED_PRECONDITION, in one line that says what is missing, when `kind` is "cuda" and the
@@ -95,6 +112,13 @@ class Device {
   virtual void EnqueueCopyToHost(TensorView source, void* destination) = 0;
 
   virtual absl::StatusOr<std::unique_ptr<Mark>> CreateMark() = 0;
+
+  virtual absl::StatusOr<std::unique_ptr<CopyQueue>> CreateCopyQueue() = 0;
+  // Makes memory that is not the device's AllocateHost() fit for queues to copy from: whole pages,
+  // none of them pinned already, which may be only readable. Any thread.
+  virtual absl::StatusOr<std::unique_ptr<PinnedHost>> PinHost(const void* begin, int64_t bytes) = 0;
+  // The host's NUMA node that is nearest to the device, where there is such a one.
+  virtual std::optional<int> host_node() const = 0;
 
   // Whether steps that repeat are worth recording, and all operations for that are there.
   virtual bool records_steps() const = 0;

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -36,6 +37,13 @@ class ForwardingDevice : public Device {
     device_->EnqueueCopyToHost(source, destination);
   }
   absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override { return device_->CreateMark(); }
+  absl::StatusOr<std::unique_ptr<CopyQueue>> CreateCopyQueue() override {
+    return device_->CreateCopyQueue();
+  }
+  absl::StatusOr<std::unique_ptr<PinnedHost>> PinHost(const void* begin, int64_t bytes) override {
+    return device_->PinHost(begin, bytes);
+  }
+  std::optional<int> host_node() const override { return device_->host_node(); }
   bool records_steps() const override { return device_->records_steps(); }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()> work) override {
     return device_->Record(std::move(work));

@@ -64,6 +64,47 @@ class PluginMark : public Mark {
   int index_;
 };
 
+class PluginCopyQueue : public CopyQueue {
+ public:
+  // Takes `queue`.
+  PluginCopyQueue(const CohortCudaTable* table, CohortCudaDevice* device,
+                  CohortCudaCopyQueue* queue, int index)
+      : table_(table), device_(device), queue_(queue), index_(index) {}
+  ~PluginCopyQueue() override { table_->copy_queue_destroy(queue_); }
+  PluginCopyQueue(const PluginCopyQueue&) = delete;
+  PluginCopyQueue& operator=(const PluginCopyQueue&) = delete;
+
+  void EnqueueCopyFromHost(const void* source, TensorView destination) override {
+    table_->copy_queue_enqueue(queue_, source, destination.data, CopiedBytes(destination));
+  }
+  absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override {
+    CohortCudaMark* mark = nullptr;
+    RETURN_IF_ERROR(
+        Annotate(FromPlugin(table_->mark_create(device_, queue_, &mark)), DeviceName(index_)));
+    return std::make_unique<PluginMark>(table_, mark, index_);
+  }
+
+ private:
+  const CohortCudaTable* table_;
+  CohortCudaDevice* device_;
+  CohortCudaCopyQueue* queue_;
+  int index_;
+};
+
+class PluginPinnedHost : public PinnedHost {
+ public:
+  PluginPinnedHost(const CohortCudaTable* table, int index, const void* memory)
+      : table_(table), index_(index), memory_(memory) {}
+  ~PluginPinnedHost() override { table_->host_memory_unpin(index_, memory_); }
+  PluginPinnedHost(const PluginPinnedHost&) = delete;
+  PluginPinnedHost& operator=(const PluginPinnedHost&) = delete;
+
+ private:
+  const CohortCudaTable* table_;
+  int index_;
+  const void* memory_;
+};
+
 class PluginRecording : public Recording {
  public:
   // Takes `handle`.
@@ -183,8 +224,32 @@ void PluginDevice::EnqueueCopyToHost(TensorView source, void* destination) {
 
 absl::StatusOr<std::unique_ptr<Mark>> PluginDevice::CreateMark() {
   CohortCudaMark* mark = nullptr;
-  RETURN_IF_ERROR(Annotate(FromPlugin(table_->mark_create(handle_, &mark)), DeviceName(index_)));
+  RETURN_IF_ERROR(
+      Annotate(FromPlugin(table_->mark_create(handle_, nullptr, &mark)), DeviceName(index_)));
   return std::make_unique<PluginMark>(table_, mark, index_);
+}
+
+absl::StatusOr<std::unique_ptr<CopyQueue>> PluginDevice::CreateCopyQueue() {
+  CohortCudaCopyQueue* queue = nullptr;
+  RETURN_IF_ERROR(
+      Annotate(FromPlugin(table_->copy_queue_create(handle_, &queue)), DeviceName(index_)));
+  return std::make_unique<PluginCopyQueue>(table_, handle_, queue, index_);
+}
+
+absl::StatusOr<std::unique_ptr<PinnedHost>> PluginDevice::PinHost(const void* begin,
+                                                                  int64_t bytes) {
+  RETURN_IF_ERROR(FromPlugin(table_->host_memory_pin(index_, begin, static_cast<uint64_t>(bytes))));
+  return std::make_unique<PluginPinnedHost>(table_, index_, begin);
+}
+
+std::optional<int> PluginDevice::host_node() const {
+  CohortCudaProperties properties{};
+  properties.host_node = -1;
+  if (table_->device_properties(index_, &properties).code != kCohortCudaOk ||
+      properties.host_node < 0) {
+    return std::nullopt;
+  }
+  return properties.host_node;
 }
 
 bool PluginDevice::records_steps() const {

@@ -47,6 +47,9 @@ class PluginDevice : public Device {
   void EnqueueCopyFromHost(const void* source, TensorView destination) override;
   void EnqueueCopyToHost(TensorView source, void* destination) override;
   absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override;
+  absl::StatusOr<std::unique_ptr<CopyQueue>> CreateCopyQueue() override;
+  absl::StatusOr<std::unique_ptr<PinnedHost>> PinHost(const void* begin, int64_t bytes) override;
+  std::optional<int> host_node() const override;
   bool records_steps() const override;
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()> work) override;
   absl::StatusOr<DeviceMemory> memory() const override;

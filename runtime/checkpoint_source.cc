@@ -132,12 +132,13 @@ absl::Status CopyPiece(const WeightPiece& piece, const CheckpointReader& reader,
 
 class CheckpointSource final : public WeightSource {
  public:
-  explicit CheckpointSource(const Checkpoint& checkpoint) : reader_(checkpoint) {}
+  CheckpointSource(const Checkpoint& checkpoint, const WeightStreamOptions& stream)
+      : reader_(checkpoint), stream_(stream) {}
 
   absl::Status Fill(absl::Span<const WeightPiece> pieces, Device& device,
                     const LoadedBytes& report) override {
     if (device.kind() != "cpu") {
-      WeightStreamOptions options;
+      WeightStreamOptions options = stream_;
       const int cores = static_cast<int>(std::thread::hardware_concurrency());
       options.readers = std::clamp(cores / 2, 1, options.readers);
       return StreamWeights(pieces, reader_, options, device, report);
@@ -153,6 +154,7 @@ class CheckpointSource final : public WeightSource {
 
  private:
   CheckpointReader reader_;
+  const WeightStreamOptions stream_;
 };
 
 }  // namespace
@@ -195,8 +197,9 @@ void CheckpointReader::Read(const WeightSlice& slice, DType dtype, void* destina
   }
 }
 
-std::unique_ptr<WeightSource> MakeCheckpointSource(const Checkpoint& checkpoint) {
-  return std::make_unique<CheckpointSource>(checkpoint);
+std::unique_ptr<WeightSource> MakeCheckpointSource(const Checkpoint& checkpoint,
+                                                   const WeightStreamOptions& stream) {
+  return std::make_unique<CheckpointSource>(checkpoint, stream);
 }
 
 }  // namespace cohort

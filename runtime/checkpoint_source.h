@@ -33,7 +33,8 @@ class CheckpointReader {
 
 // Device memory that is the host's is written directly; to any other, weights stream
 // (weight_stream.h).
-std::unique_ptr<WeightSource> MakeCheckpointSource(const Checkpoint& checkpoint);
+std::unique_ptr<WeightSource> MakeCheckpointSource(const Checkpoint& checkpoint,
+                                                   const WeightStreamOptions& stream = {});
 
 }  // namespace cohort
 

@@ -30,6 +30,20 @@ struct WeightPiece {
   TensorView destination;  // fp32 or bf16
 };
 
+// How weights go to a device's own memory (weight_stream.h).
+struct WeightStreamOptions {
+  // One reader copies about 8 GB/s from the page cache; the bus takes some 50.
+  int readers = 8;
+  int buffers = 12;                         // at least 1
+  int64_t buffer_bytes = int64_t{8} << 20;  // more where one row is larger
+  int queues = 2;                           // of copies beside each other; at least 1
+  // Not 0: slices that lie in the file as they are wanted are copied from there, so much of a
+  // mapped file pinned at a time, a multiple of a page. Which way is faster depends on how fast the
+  // system pins pages.
+  int64_t window_bytes = 0;
+  absl::Duration timeout = absl::Minutes(5);  // for one buffer to be read, or copied
+};
+
 // Told of bytes as they are loaded.
 using LoadedBytes = std::function<void(int64_t bytes)>;
 

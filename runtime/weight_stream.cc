@@ -10,24 +10,19 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/host_cpus.h"
+#include "runtime/weight_chunks.h"
+
 namespace cohort {
 namespace {
 
-// Some rows of a piece: what one buffer holds.
-struct Chunk {
-  size_t piece = 0;
-  WeightSlice slice;
-  TensorView destination;
-};
-
+// Where a chunk is on its way: pinned memory of the host with a copy of it, or its window, pinned.
 struct Buffer {
-  Tensor memory;  // of the host, pinned
-  std::unique_ptr<Mark> mark;
+  Tensor memory;
+  std::unique_ptr<PinnedHost> window;
+  CopyQueue* queue = nullptr;
+  std::unique_ptr<Mark> mark;  // in the queue
 };
-
-int64_t RowBytes(const WeightPiece& piece) {
-  return piece.slice.columns.size() * SizeOf(piece.destination.dtype);
-}
 
 class WeightStream {
  public:
@@ -42,19 +37,21 @@ class WeightStream {
   absl::Status Run(const LoadedBytes& report);
 
  private:
-  void CutIntoChunks(int64_t buffer_bytes);
   absl::Status AllocateBuffers(int64_t bytes);
   absl::Status CopyAll(const LoadedBytes& report);
+  void EnqueueChunk(const WeightChunk& chunk, Buffer& buffer);
   absl::Status Reclaim(absl::Duration timeout, const LoadedBytes& report);
 
   // The readers' side.
   void ReadChunks();
-  void ReadChunk(const Chunk& chunk, Buffer& buffer);
+  absl::Status Prepare(const WeightChunk& chunk, Buffer& buffer);
+  void ReadRows(const WeightChunk& chunk, Buffer& buffer);
   Buffer* TakeFree();  // null when all is over
 
   struct Filled {
     Buffer* buffer = nullptr;
     size_t chunk = 0;
+    absl::Status status;  // of the reader
   };
   absl::StatusOr<std::optional<Filled>> TakeFilled(bool may_wait);
   void GiveBack(Buffer* buffer);
@@ -63,10 +60,13 @@ class WeightStream {
   const CheckpointReader& reader_;
   const WeightStreamOptions options_;
   Device& device_;
-  std::vector<Chunk> chunks_;
-  std::vector<std::atomic<int64_t>> chunks_left_;  // of each piece, to be read
+  std::optional<cpu_set_t> cpus_;  // near the device
+  std::vector<WeightChunk> chunks_;
+  std::vector<std::atomic<int64_t>> chunks_left_;  // of each piece that is read in rows
   std::atomic<size_t> next_chunk_{0};
   std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<CopyQueue>>
+      queues_;                    // they end, with their copies, before the buffers
   std::deque<Filled> under_way_;  // being copied, the oldest first
   size_t copied_ = 0;             // chunks
 
@@ -77,32 +77,23 @@ class WeightStream {
   bool is_over_ = false;
 };
 
-void WeightStream::CutIntoChunks(int64_t buffer_bytes) {
-  for (size_t i = 0; i < pieces_.size(); ++i) {
-    const WeightPiece& piece = pieces_[i];
-    if (piece.slice.elements() == 0) {
-      continue;
-    }
-    const int64_t rows_at_once = buffer_bytes / RowBytes(piece);
-    for (int64_t row = 0; row < piece.slice.rows.size(); row += rows_at_once) {
-      const int64_t rows = std::min(rows_at_once, piece.slice.rows.size() - row);
-      Chunk& chunk = chunks_.emplace_back();
-      chunk.piece = i;
-      chunk.slice = piece.slice;
-      chunk.slice.rows = {piece.slice.rows.begin + row, piece.slice.rows.begin + row + rows};
-      chunk.destination = piece.destination.Rows(row, rows);
-      ++chunks_left_[i];
-    }
-  }
-}
-
 absl::Status WeightStream::AllocateBuffers(int64_t bytes) {
+  const ScopedCpus near_device(cpus_);
+  const bool has_rows = std::any_of(chunks_.begin(), chunks_.end(),
+                                    [](const WeightChunk& chunk) { return !chunk.is_window(); });
   const size_t count = std::min(chunks_.size(), static_cast<size_t>(options_.buffers));
+  for (int i = 0; i < options_.queues; ++i) {
+    ASSIGN_OR_RETURN(queues_.emplace_back(), device_.CreateCopyQueue());
+  }
   buffers_.resize(count);
-  for (Buffer& buffer : buffers_) {
-    // Elements of 4 bytes: a dtype says nothing about a buffer.
-    ASSIGN_OR_RETURN(buffer.memory, device_.AllocateHost({(bytes + 3) / 4}, DType::kI32));
-    ASSIGN_OR_RETURN(buffer.mark, device_.CreateMark());
+  for (size_t i = 0; i < count; ++i) {
+    Buffer& buffer = buffers_[i];
+    if (has_rows) {
+      // Elements of 4 bytes: a dtype says nothing about a buffer.
+      ASSIGN_OR_RETURN(buffer.memory, device_.AllocateHost({(bytes + 3) / 4}, DType::kI32));
+    }
+    buffer.queue = queues_[i % queues_.size()].get();
+    ASSIGN_OR_RETURN(buffer.mark, buffer.queue->CreateMark());
     free_.push_back(&buffer);
   }
   return absl::OkStatus();
@@ -125,7 +116,7 @@ void WeightStream::GiveBack(Buffer* buffer) {
   changed_.notify_all();
 }
 
-void WeightStream::ReadChunk(const Chunk& chunk, Buffer& buffer) {
+void WeightStream::ReadRows(const WeightChunk& chunk, Buffer& buffer) {
   const WeightSlice& whole = pieces_[chunk.piece].slice;
   if (chunk.slice.rows.begin == whole.rows.begin) {
     reader_.Begin(whole);
@@ -136,7 +127,18 @@ void WeightStream::ReadChunk(const Chunk& chunk, Buffer& buffer) {
   }
 }
 
+absl::Status WeightStream::Prepare(const WeightChunk& chunk, Buffer& buffer) {
+  buffer.window.reset();
+  if (!chunk.is_window()) {
+    ReadRows(chunk, buffer);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(buffer.window, device_.PinHost(chunk.window, chunk.window_bytes));
+  return absl::OkStatus();
+}
+
 void WeightStream::ReadChunks() {
+  const ScopedCpus near_device(cpus_);
   for (;;) {
     // The buffer comes first: whoever has a chunk can read it.
     Buffer* buffer = TakeFree();
@@ -148,9 +150,9 @@ void WeightStream::ReadChunks() {
       GiveBack(buffer);
       return;
     }
-    ReadChunk(chunks_[index], *buffer);
+    absl::Status status = Prepare(chunks_[index], *buffer);
     const std::lock_guard<std::mutex> lock(mutex_);
-    filled_.push_back({buffer, index});
+    filled_.push_back({buffer, index, std::move(status)});
     changed_.notify_all();
   }
 }
@@ -167,8 +169,9 @@ absl::StatusOr<std::optional<WeightStream::Filled>> WeightStream::TakeFilled(boo
   if (filled_.empty()) {
     return std::nullopt;
   }
-  const Filled filled = filled_.front();
+  Filled filled = std::move(filled_.front());
   filled_.pop_front();
+  RETURN_IF_ERROR(filled.status);
   return filled;
 }
 
@@ -178,18 +181,26 @@ absl::Status WeightStream::Reclaim(absl::Duration timeout, const LoadedBytes& re
   RETURN_IF_ERROR(oldest.buffer->mark->Wait(timeout));
   under_way_.pop_front();
   ++copied_;
-  report(chunks_[oldest.chunk].slice.elements() * SizeOf(chunks_[oldest.chunk].destination.dtype));
+  report(chunks_[oldest.chunk].bytes());
   GiveBack(oldest.buffer);
   return absl::OkStatus();
+}
+
+void WeightStream::EnqueueChunk(const WeightChunk& chunk, Buffer& buffer) {
+  if (!chunk.is_window()) {
+    buffer.queue->EnqueueCopyFromHost(buffer.memory.view().data, chunk.destination);
+  }
+  for (const StoredRun& run : chunk.runs) {
+    buffer.queue->EnqueueCopyFromHost(run.source, run.destination);
+  }
+  buffer.mark->Set();
 }
 
 absl::Status WeightStream::CopyAll(const LoadedBytes& report) {
   while (copied_ < chunks_.size()) {
     ASSIGN_OR_RETURN(const std::optional<Filled> filled, TakeFilled(under_way_.empty()));
     if (filled.has_value()) {
-      device_.EnqueueCopyFromHost(filled->buffer->memory.view().data,
-                                  chunks_[filled->chunk].destination);
-      filled->buffer->mark->Set();
+      EnqueueChunk(chunks_[filled->chunk], *filled->buffer);
       under_way_.push_back(*filled);
     }
     // Waits where there is nothing else to do: the readers may want the buffer.
@@ -206,9 +217,16 @@ absl::Status WeightStream::CopyAll(const LoadedBytes& report) {
 absl::Status WeightStream::Run(const LoadedBytes& report) {
   int64_t buffer_bytes = options_.buffer_bytes;
   for (const WeightPiece& piece : pieces_) {
-    buffer_bytes = std::max(buffer_bytes, RowBytes(piece));
+    buffer_bytes =
+        std::max(buffer_bytes, piece.slice.columns.size() * SizeOf(piece.destination.dtype));
   }
-  CutIntoChunks(buffer_bytes);
+  chunks_ = CutIntoChunks(pieces_, reader_, buffer_bytes, options_.window_bytes);
+  for (const WeightChunk& chunk : chunks_) {
+    chunks_left_[chunk.piece] += chunk.is_window() ? 0 : 1;
+  }
+  if (const std::optional<int> node = device_.host_node(); node.has_value()) {
+    cpus_ = CpusOfNode(*node);
+  }
   RETURN_IF_ERROR(AllocateBuffers(buffer_bytes));
   std::vector<std::thread> readers;
   for (int i = 0; i < options_.readers; ++i) {
@@ -224,6 +242,7 @@ absl::Status WeightStream::Run(const LoadedBytes& report) {
     reader.join();
   }
   // Before the buffers go; after a failure some are still under way.
+  queues_.clear();
   const absl::Status last = device_.Synchronize();
   return status.ok() ? last : status;
 }

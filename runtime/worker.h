@@ -18,6 +18,7 @@
 #include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 #include "runtime/step_plan.h"
+#include "runtime/weight_source.h"
 #include "runtime/worker_memory.h"
 
 namespace cohort {
@@ -40,6 +41,7 @@ struct WorkerOptions {
   std::optional<ExpertExchangeKind> expert_exchange;
   // The embedding lies in the host's memory, where the device reads its rows. No tied head.
   bool host_embedding = false;
+  WeightStreamOptions weight_stream;  // to memory that is not the host's
   // Rank `rank` of a tensor group that is not there (parallel/silent_communicator.h): it answers
   // for the group.
   bool is_simulated = false;

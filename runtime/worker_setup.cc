@@ -60,7 +60,8 @@ absl::StatusOr<LoadedWeights> LoadWorkerWeights(const ModelConfig& config,
     loaded.warnings.push_back(
         absl::StrCat("tensor ", name, " of the checkpoint is not part of the model: ignored"));
   }
-  const std::unique_ptr<WeightSource> source = MakeCheckpointSource(*checkpoint);
+  const std::unique_ptr<WeightSource> source =
+      MakeCheckpointSource(*checkpoint, options.weight_stream);
   ASSIGN_OR_RETURN(loaded.weights, LoadWeights(config, plan, *source, options.dtype, device,
                                                progress, options.host_embedding));
   return loaded;

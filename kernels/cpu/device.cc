@@ -81,6 +81,21 @@ class CpuMark : public Mark {
   absl::Status Wait(absl::Duration) override { return absl::OkStatus(); }
 };
 
+// Copies are done when they return, too.
+class CpuCopyQueue : public CopyQueue {
+ public:
+  explicit CpuCopyQueue(Device* device) : device_(device) {}
+  void EnqueueCopyFromHost(const void* source, TensorView destination) override {
+    device_->CopyFromHost(source, destination);
+  }
+  absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override {
+    return std::make_unique<CpuMark>();
+  }
+
+ private:
+  Device* device_;
+};
+
 // Runs the work again.
 class CpuRecording : public Recording {
  public:
@@ -102,6 +117,10 @@ absl::StatusOr<std::unique_ptr<Device>> CpuDevice::Create(const DeviceOptions& o
 
 absl::StatusOr<std::unique_ptr<Mark>> CpuDevice::CreateMark() {
   return std::make_unique<CpuMark>();
+}
+
+absl::StatusOr<std::unique_ptr<CopyQueue>> CpuDevice::CreateCopyQueue() {
+  return std::make_unique<CpuCopyQueue>(this);
 }
 
 absl::StatusOr<std::unique_ptr<Recording>> CpuDevice::Record(std::function<void()> work) {

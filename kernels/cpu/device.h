@@ -3,6 +3,7 @@
 #define COHORT_KERNELS_CPU_DEVICE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/cpu/ops.h"
@@ -30,6 +31,11 @@ class CpuDevice : public Device {
     CopyToHost(source, destination);
   }
   absl::StatusOr<std::unique_ptr<Mark>> CreateMark() override;
+  absl::StatusOr<std::unique_ptr<CopyQueue>> CreateCopyQueue() override;
+  absl::StatusOr<std::unique_ptr<PinnedHost>> PinHost(const void*, int64_t) override {
+    return std::make_unique<PinnedHost>();
+  }
+  std::optional<int> host_node() const override { return std::nullopt; }
   bool records_steps() const override { return records_steps_; }
   absl::StatusOr<std::unique_ptr<Recording>> Record(std::function<void()> work) override;
   absl::StatusOr<DeviceMemory> memory() const override;

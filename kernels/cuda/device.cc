@@ -47,6 +47,15 @@ cudaError_t ReadAttributes(CohortCudaDevice* device) {
                                       device->index);
 }
 
+int HostNode(int index) {
+  int node = -1;
+  if (cudaDeviceGetAttribute(&node, cudaDevAttrHostNumaId, index) != cudaSuccess) {
+    cudaGetLastError();  // as in FromCuda
+    return -1;           // a driver that does not know the question
+  }
+  return node;
+}
+
 cudaError_t AllocateArrivals(CohortCudaDevice* device) {
   constexpr std::size_t kBytes = (kStreamArrivals + kStepCounters) * sizeof(uint32_t);
   void* counters = nullptr;
@@ -176,6 +185,7 @@ CohortCudaError DeviceProperties(int32_t index, CohortCudaProperties* properties
   properties->multiprocessors = from.multiProcessorCount;
   properties->runtime_version = CUDART_VERSION;
   properties->nccl_version = NcclVersion();
+  properties->host_node = HostNode(index);
   return FromCuda(cudaDriverGetVersion(&properties->driver_version), "cudaDriverGetVersion");
 }
 

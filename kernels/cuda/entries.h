@@ -31,8 +31,17 @@ void EnqueueCopyFromHost(CohortCudaDevice* device, const void* source, void* des
 void EnqueueCopyToHost(CohortCudaDevice* device, const void* source, void* destination,
                        uint64_t bytes) noexcept;
 
+// copy_queue.cc
+CohortCudaError HostMemoryPin(int32_t index, const void* memory, uint64_t bytes) noexcept;
+void HostMemoryUnpin(int32_t index, const void* memory) noexcept;
+CohortCudaError CopyQueueCreate(CohortCudaDevice* device, CohortCudaCopyQueue** queue) noexcept;
+void CopyQueueDestroy(CohortCudaCopyQueue* queue) noexcept;
+void CopyQueueEnqueue(CohortCudaCopyQueue* queue, const void* source, void* destination,
+                      uint64_t bytes) noexcept;
+
 // recording.cc
-CohortCudaError MarkCreate(CohortCudaDevice* device, CohortCudaMark** mark) noexcept;
+CohortCudaError MarkCreate(CohortCudaDevice* device, CohortCudaCopyQueue* queue,
+                           CohortCudaMark** mark) noexcept;
 void MarkDestroy(CohortCudaMark* mark) noexcept;
 void MarkSet(CohortCudaMark* mark) noexcept;
 CohortCudaError MarkWait(CohortCudaMark* mark, int64_t timeout_us) noexcept;

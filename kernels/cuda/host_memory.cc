@@ -1,25 +1,22 @@
 // Pinned memory of the host, and copies that only enqueue.
 #include <cinttypes>
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/copy_queue.h"
 #include "kernels/cuda/entries.h"
 
 namespace cohort::cuda {
-namespace {
 
-void EnqueueCopy(CohortCudaDevice* device, const void* source, void* destination, uint64_t bytes,
-                 cudaMemcpyKind kind, const char* what) {
+void EnqueueCopy(CohortCudaDevice* device, cudaStream_t stream, const void* source,
+                 void* destination, uint64_t bytes, cudaMemcpyKind kind, const char* what) {
   if (bytes == 0) {
     return;
   }
   Activate(device);
-  const cudaError_t result = cudaMemcpyAsync(destination, source, bytes, kind, device->stream);
+  const cudaError_t result = cudaMemcpyAsync(destination, source, bytes, kind, stream);
   if (result != cudaSuccess) {
     Stick(device, FromCuda(result, what));
   }
 }
-
-}  // namespace
 
 CohortCudaError MemoryInfo(CohortCudaDevice* device, uint64_t* free_bytes,
                            uint64_t* total_bytes) noexcept {
@@ -71,12 +68,14 @@ void HostMemoryFree(int32_t index, void* memory) noexcept {
 void EnqueueCopyFromHost(CohortCudaDevice* device, const void* source, void* destination,
                          uint64_t bytes) noexcept {
   // The destination may be pinned memory too.
-  EnqueueCopy(device, source, destination, bytes, cudaMemcpyDefault, "copy from host");
+  EnqueueCopy(device, device->stream, source, destination, bytes, cudaMemcpyDefault,
+              "copy from host");
 }
 
 void EnqueueCopyToHost(CohortCudaDevice* device, const void* source, void* destination,
                        uint64_t bytes) noexcept {
-  EnqueueCopy(device, source, destination, bytes, cudaMemcpyDeviceToHost, "copy to host");
+  EnqueueCopy(device, device->stream, source, destination, bytes, cudaMemcpyDeviceToHost,
+              "copy to host");
 }
 
 }  // namespace cohort::cuda

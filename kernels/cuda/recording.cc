@@ -7,11 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/copy_queue.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/entries.h"
 
 struct CohortCudaMark {
   CohortCudaDevice* device = nullptr;
+  cudaStream_t stream = nullptr;
   cudaEvent_t event = nullptr;
 };
 
@@ -67,11 +69,13 @@ cudaError_t CountKernels(cudaGraph_t graph, CohortCudaRecordedKernels* kernels) 
 
 }  // namespace
 
-CohortCudaError MarkCreate(CohortCudaDevice* device, CohortCudaMark** mark) noexcept {
+CohortCudaError MarkCreate(CohortCudaDevice* device, CohortCudaCopyQueue* queue,
+                           CohortCudaMark** mark) noexcept {
   *mark = nullptr;
   Activate(device);
   auto created = std::make_unique<CohortCudaMark>();
   created->device = device;
+  created->stream = queue != nullptr ? queue->stream : device->stream;
   const cudaError_t result = cudaEventCreateWithFlags(&created->event, cudaEventDisableTiming);
   if (result == cudaSuccess) {
     *mark = created.release();
@@ -86,7 +90,7 @@ void MarkDestroy(CohortCudaMark* mark) noexcept {
 
 void MarkSet(CohortCudaMark* mark) noexcept {
   Activate(mark->device);
-  const cudaError_t result = cudaEventRecord(mark->event, mark->device->stream);
+  const cudaError_t result = cudaEventRecord(mark->event, mark->stream);
   if (result != cudaSuccess) {
     Stick(mark->device, FromCuda(result, "cudaEventRecord"));
   }

@@ -186,8 +186,11 @@ step_lost_rank() {
 
 step_sanitizer() { # TOOL
   local sanitizer
+  local filter='*'
   sanitizer=$(tool compute-sanitizer) || skip "no compute-sanitizer here"
-  COHORT_TEST_DEVICE=cuda "$sanitizer" --tool "$1" --error-exitcode 9 "$bin/cohort_kernels_test" --gtest_brief=1
+  [[ $DRY -eq 0 ]] || filter='*Silu*'
+  COHORT_TEST_DEVICE=cuda "$sanitizer" --tool "$1" --error-exitcode 9 \
+    "$bin/cohort_kernels_test" --gtest_brief=1 --gtest_filter="$filter"
 }
 
 step_limits() {
@@ -287,14 +290,15 @@ step_simulate() {
 }
 
 step_profile() {
-  local ncu metrics
+  local ncu metrics model=Qwen2-7B
   ncu=$(tool ncu) || skip "no ncu here"
   metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
   metrics+=,lts__t_sector_hit_rate.pct,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum
   metrics+=,launch__registers_per_thread,launch__occupancy_limit_shared_mem
+  [[ $DRY -eq 0 ]] || model=$models/pocket
   # Kernels one after the other: overlap by programmatic launch does not show here.
   "$ncu" --clock-control none --metrics "$metrics" --launch-skip 400 --launch-count 40 \
-    "$bin/cohort_gpu_bench" decode --model=Qwen2-7B --steps=2 --rounds=1
+    "$bin/cohort_gpu_bench" decode --model="$model" --steps=2 --rounds=1
 }
 
 step_peers() { # WHAT

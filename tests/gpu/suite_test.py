@@ -69,6 +69,34 @@ def bundle(tmp_path_factory):
     return folder / "cohort-gpu-suite"
 
 
+# In the place of the toolkit's programs, which this machine may not have: says how it was called, and runs what it was
+# given. All options that the steps use have a value.
+STAND_IN = """#!/usr/bin/env bash
+echo "stand-in: $(basename "$0") $*"
+while [[ "$1" == --* ]]; do shift 2; done
+exec "$@"
+"""
+
+
+@pytest.fixture
+def tools(tmp_path):
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name in ("compute-sanitizer", "ncu"):
+        (folder / name).write_text(STAND_IN, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_the_tools_of_the_toolkit_get_programs_that_they_can_run(bundle, tools, tmp_path):
+    environment = dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}", BUNDLE=str(bundle), DRY="1", LOGS=str(tmp_path))
+    for tool, step in (("compute-sanitizer", ["sanitizer", "memcheck"]), ("ncu", ["profile"])):
+        done = subprocess.run(["bash", bundle / "suite/steps.sh", *step], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"stand-in: {tool} --" in done.stdout
+        assert "PASSED" in done.stdout or '"row": "decode.' in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("stage", ["check", "bench", "peers"])
 def test_every_step_runs_on_the_emulated_gpu(bundle, tmp_path, stage):
     done = subprocess.run([bundle / "run.sh", stage, "--dry-run", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

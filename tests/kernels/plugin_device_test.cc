@@ -81,6 +81,41 @@ TEST_F(PluginDeviceTest, MarksSayWhatSynchronizeWouldSay) {
   EXPECT_EQ(other_side_.number, 0);
 }
 
+TEST_F(PluginDeviceTest, QueuesCopyAndMarkForThemselves) {
+  const std::vector<float> numbers = {1, 2, 3};
+  absl::StatusOr<Tensor> tensor = device_.Allocate({3}, DType::kF32);
+  absl::StatusOr<std::unique_ptr<CopyQueue>> queue = device_.CreateCopyQueue();
+  ASSERT_TRUE(tensor.ok() && queue.ok());
+  (*queue)->EnqueueCopyFromHost(numbers.data(), tensor->view());
+  EXPECT_EQ(tensor->view().As<float>()[2], 3);
+  EXPECT_TRUE((*queue)->CreateMark().ok());
+  EXPECT_EQ(other_side_.number, 1);
+  EXPECT_TRUE(device_.CreateMark().ok());
+  EXPECT_EQ(other_side_.number, 0);
+  queue->reset();
+  EXPECT_EQ(other_side_.verb, "copy_queue_destroy");
+}
+
+TEST_F(PluginDeviceTest, MemoryIsPinnedUntilItIsGivenBack) {
+  int unpinned = 0;
+  absl::StatusOr<std::unique_ptr<PinnedHost>> pinned = device_.PinHost(&unpinned, 4096);
+  ASSERT_TRUE(pinned.ok());
+  EXPECT_EQ(unpinned, 0);
+  pinned->reset();
+  EXPECT_EQ(unpinned, 1);
+  EXPECT_EQ(device_.PinHost(&unpinned, 0).status().message(), "nothing to pin for cuda:3");
+}
+
+TEST_F(PluginDeviceTest, NamesTheNearestNodeOfTheHost) {
+  table_.device_properties = [](int32_t index, CohortCudaProperties* properties) {
+    properties->host_node = index - 2;
+    return CohortCudaError{};
+  };
+  EXPECT_EQ(device_.host_node(), 1);
+  CohortCudaDevice other_side;
+  EXPECT_EQ(PluginDevice(&table_, &other_side, 1, "").host_node(), std::nullopt);
+}
+
 TEST_F(PluginDeviceTest, RecordsWhatTheWorkEnqueues) {
   std::string during;
   const auto work = [&] { during = other_side_.verb; };

@@ -33,8 +33,30 @@ void SetDeviceEntries(CohortCudaTable& table) {
   table.host_memory_free = table.memory_free;
   table.enqueue_copy_from_host = table.copy_from_host;
   table.enqueue_copy_to_host = table.copy_from_host;
-  table.mark_create = [](D* device, CohortCudaMark** mark) {
+  table.host_memory_pin = [](int32_t index, const void*, uint64_t bytes) {
+    CohortCudaError error{};
+    if (bytes == 0) {
+      error.code = kCohortCudaInvalidArgument;
+      std::snprintf(error.message, sizeof(error.message), "nothing to pin for cuda:%d", index);
+    }
+    return error;
+  };
+  table.host_memory_unpin = [](int32_t, const void* memory) {
+    ++*static_cast<int*>(const_cast<void*>(memory));
+  };
+  table.copy_queue_create = [](D* device, CohortCudaCopyQueue** queue) {
+    *queue = new CohortCudaCopyQueue{device};
+    return CohortCudaError{};
+  };
+  table.copy_queue_destroy = [](CohortCudaCopyQueue* queue) {
+    queue->device->verb = "copy_queue_destroy";
+    delete queue;
+  };
+  table.copy_queue_enqueue = [](CohortCudaCopyQueue*, const void* source, void* destination,
+                                uint64_t bytes) { std::memcpy(destination, source, bytes); };
+  table.mark_create = [](D* device, CohortCudaCopyQueue* queue, CohortCudaMark** mark) {
     *mark = new CohortCudaMark{device};
+    device->number = queue != nullptr ? 1 : 0;
     return CohortCudaError{};
   };
   table.mark_destroy = [](CohortCudaMark* mark) { delete mark; };

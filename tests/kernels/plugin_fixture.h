@@ -53,6 +53,9 @@ struct CohortCudaDevice {
 struct CohortCudaMark {
   CohortCudaDevice* device = nullptr;
 };
+struct CohortCudaCopyQueue {
+  CohortCudaDevice* device = nullptr;
+};
 struct CohortCudaRecording {
   CohortCudaDevice* device = nullptr;
 };

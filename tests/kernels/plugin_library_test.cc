@@ -26,14 +26,14 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // The layout both sides were compiled against; a change here must raise the version.
-static_assert(kCohortCudaTableVersion == 4);
+static_assert(kCohortCudaTableVersion == 5);
 static_assert(sizeof(CohortCudaError) == 516);
 static_assert(sizeof(CohortCudaTensor) == 56);
 static_assert(offsetof(CohortCudaTensor, dims) == 8);
 static_assert(offsetof(CohortCudaTensor, row_stride) == 40);
 static_assert(offsetof(CohortCudaTensor, dtype) == 48);
 static_assert(offsetof(CohortCudaTensor, rank) == 52);
-static_assert(sizeof(CohortCudaProperties) == 160);
+static_assert(sizeof(CohortCudaProperties) == 168);
 static_assert(sizeof(CohortCudaBatch) == 32 + 6 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaKv) == 2 * sizeof(CohortCudaTensor));
 static_assert(sizeof(CohortCudaRope) == 8 + 2 * sizeof(CohortCudaTensor));
@@ -47,7 +47,7 @@ static_assert(sizeof(CohortCudaGroup) == 48 + sizeof(CohortCudaUniqueId));
 static_assert(offsetof(CohortCudaTable, version) == 0);
 static_assert(offsetof(CohortCudaTable, bytes) == 4);
 static_assert(offsetof(CohortCudaTable, device_count) == 8);
-static_assert(sizeof(CohortCudaTable) == 8 + 66 * sizeof(void*));
+static_assert(sizeof(CohortCudaTable) == 8 + 71 * sizeof(void*));
 
 std::string BuiltPlugin() { return std::string(COHORT_BINARY_DIR) + "/lib/libcohort_cuda.so"; }
 

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <mutex>
+#include <utility>
 
+#include "kernels/forwarding_device.h"
 #include "runtime/checkpoint_source.h"
 #include "runtime/weight_stream.h"
 #include "runtime/weights.h"
@@ -51,18 +55,52 @@ class WeightLoaderTest : public testing::Test {
   std::unique_ptr<Device> device_;
 };
 
-// As a device's own memory is filled: through buffers so small that most tensors take several.
+// As a device's own memory is filled: through buffers so small that most tensors take several, or
+// from windows of the file so small that many lie across two.
 class StreamedSource final : public WeightSource {
  public:
-  explicit StreamedSource(const Checkpoint& checkpoint) : reader_(checkpoint) {}
+  explicit StreamedSource(const Checkpoint& checkpoint, int64_t window_bytes = 0)
+      : reader_(checkpoint), window_bytes_(window_bytes) {}
   absl::Status Fill(absl::Span<const WeightPiece> pieces, Device& device,
                     const LoadedBytes& report) override {
-    return StreamWeights(pieces, reader_, {.readers = 3, .buffers = 2, .buffer_bytes = 100}, device,
-                         report);
+    return StreamWeights(pieces, reader_,
+                         {.readers = 3,
+                          .buffers = 3,
+                          .buffer_bytes = 100,
+                          .queues = 2,
+                          .window_bytes = window_bytes_},
+                         device, report);
   }
 
  private:
   CheckpointReader reader_;
+  const int64_t window_bytes_;
+};
+
+// Notes what is pinned; refuses once it has no more pins.
+class PinningDevice : public ForwardingDevice {
+ public:
+  PinningDevice(std::unique_ptr<Device> device, int pins)
+      : ForwardingDevice(std::move(device)), pins_(pins) {}
+  absl::StatusOr<std::unique_ptr<PinnedHost>> PinHost(const void* begin, int64_t bytes) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--pins_ < 0) {
+      return absl::ResourceExhaustedError("no more pins");
+    }
+    pinned_.emplace_back(reinterpret_cast<uintptr_t>(begin), static_cast<uintptr_t>(bytes));
+    return std::make_unique<PinnedHost>();
+  }
+  // Ascending.
+  std::vector<std::pair<uintptr_t, uintptr_t>> pinned() const {
+    auto sorted = pinned_;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted;
+  }
+
+ private:
+  std::mutex mutex_;  // guards what follows
+  int pins_;
+  std::vector<std::pair<uintptr_t, uintptr_t>> pinned_;
 };
 
 ShardPlan PlanOf(const ModelConfig& config, int tp, int rank, DType dtype, int ep = 1) {
@@ -206,6 +244,61 @@ TEST_F(WeightLoaderTest, StreamedWeightsReportEveryByteOnce) {
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ(done, plan.weight_bytes());
   ExpectExpertSlices(weights->layers[1], config, plan);
+}
+
+// Tensors in BF16 whose data begin at an even byte, as writers of the format see to.
+std::string EvenFile(const ModelConfig& config) {
+  std::string file;
+  for (const char* name : {"a", "aa"}) {
+    std::vector<WrittenTensor> tensors = TensorsOf(config, "BF16");
+    tensors.insert(tensors.begin(), {name, "U8", {0}, ""});
+    file = SafetensorsFile(tensors);
+    if (file[0] % 2 == 0) {  // the length of the header
+      break;
+    }
+  }
+  return file;
+}
+
+TEST_F(WeightLoaderTest, WeightsMayComeFromPinnedWindowsOfTheFile) {
+  constexpr int64_t kPage = 4096;
+  const ModelConfig config = ExpertsConfig();
+  const TemporaryDirectory directory;
+  directory.Write("model.safetensors", EvenFile(config));
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const ShardPlan plan = PlanOf(config, 2, 1, DType::kBF16);  // some matrices lie ready, some not
+  StreamedSource source(**checkpoint, kPage);
+  PinningDevice device(*Device::Create(DeviceOptions{}), 1000);
+  int64_t done = 0;
+  const auto weights = LoadWeights(config, plan, source, DType::kBF16, device,
+                                   [&](int64_t done_bytes, int64_t) { done = done_bytes; });
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(done, plan.weight_bytes());
+  ExpectExpertSlices(weights->layers[1], config, plan);
+  uintptr_t end = 0;
+  for (const auto& [begin, bytes] : device.pinned()) {
+    EXPECT_EQ(begin % kPage, 0u);
+    EXPECT_EQ(bytes, uintptr_t{kPage});
+    EXPECT_GE(begin, end) << "a page is pinned twice";
+    end = begin + bytes;
+  }
+  EXPECT_GT(device.pinned().size(), 2u);
+}
+
+TEST_F(WeightLoaderTest, AWindowThatCannotBePinnedIsAnError) {
+  const ModelConfig config = TinyConfig({});
+  const TemporaryDirectory directory;
+  directory.Write("model.safetensors", EvenFile(config));
+  const auto checkpoint = Checkpoint::Open(directory.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  StreamedSource source(**checkpoint, 4096);
+  PinningDevice device(*Device::Create(DeviceOptions{}), 0);
+  const absl::Status status =
+      LoadWeights(config, PlanOf(config, 1, 0, DType::kBF16), source, DType::kBF16, device, nullptr)
+          .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("no more pins"), StringView::npos) << status;
 }
 
 TEST_F(WeightLoaderTest, AModelMayHaveNoBiases) {

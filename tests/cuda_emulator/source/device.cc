@@ -40,6 +40,8 @@ const AttributeValue kAttributes[] = {
     {cudaDevAttrUnifiedAddressing, 1},
     {cudaDevAttrCanMapHostMemory, 1},
     {cudaDevAttrHostRegisterSupported, 1},
+    {cudaDevAttrHostRegisterReadOnlySupported, 1},
+    {cudaDevAttrHostNumaId, 0},
     {cudaDevAttrConcurrentKernels, 1},
 };
 
