@@ -76,7 +76,7 @@ void AllToAllExchange::Address(const Routing& routing) {
 }
 
 ExpertRows AllToAllExchange::Dispatch(TensorView x, const Routing& routing, TensorView,
-                                      Communicator& data) {
+                                      Communicator& data, absl::Span<const int64_t>) {
   CHECK_LE(x.rows(), max_tokens_);
   Address(routing);
   const TensorView sent = dispatch_.sent.view();

@@ -17,8 +17,8 @@ class AllToAllExchange : public ExpertExchange {
       const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device);
   static int64_t Bytes(const ExpertExchangeOptions& options, const ShardPlan& plan);
 
-  ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out,
-                      Communicator& data) override;
+  ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out, Communicator& data,
+                      absl::Span<const int64_t> rows_of_groups) override;
   void Combine(const ExpertRows& rows, TensorView out, Communicator& data) override;
   int64_t max_rows() const override {
     return static_cast<int64_t>(experts_of_rank_.size()) * max_tokens_;

@@ -37,9 +37,11 @@ class ExpertExchange {
 
   // x [tokens, hidden] act and routing [tokens, k]: the rows of this rank's data-parallel group,
   // the same on all its ranks; tokens may be 0, and another number in every group. `out` as for
-  // Combine(); `data`: the communicator of this rank's data group.
+  // Combine(); `data`: the communicator of this rank's data group. `rows_of_groups`: those of every
+  // data-parallel group, or nothing where the host does not know them. Where it does, a replicated
+  // exchange only enqueues.
   virtual ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out,
-                              Communicator& data) = 0;
+                              Communicator& data, absl::Span<const int64_t> rows_of_groups) = 0;
 
   // out [tokens, hidden] fp32 becomes this rank's summand of the tensor group's sum over experts.
   virtual void Combine(const ExpertRows& rows, TensorView out, Communicator& data) = 0;

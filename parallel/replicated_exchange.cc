@@ -50,7 +50,7 @@ int64_t ReplicatedExchange::Bytes(const ExpertExchangeOptions& options, const Sh
          SizeOf(DType::kI32) * ((rows + options.max_tokens) * shape.words() + rows + groups + 1);
 }
 
-std::vector<Range> ReplicatedExchange::GatherParts(int64_t tokens, Communicator& data) const {
+std::vector<int64_t> ReplicatedExchange::GatherRowCounts(int64_t tokens, Communicator& data) const {
   std::vector<Range> places;
   for (int64_t group = 0; group < groups_; ++group) {
     places.push_back({group, group + 1});
@@ -60,11 +60,15 @@ std::vector<Range> ReplicatedExchange::GatherParts(int64_t tokens, Communicator&
   data.AllGather(Flat(own_count_.view()), places, Flat(counts_.view()));
   std::vector<int32_t> counts(static_cast<size_t>(groups_));
   device_.CopyToHost(counts_.view(), counts.data());
+  return {counts.begin(), counts.end()};
+}
+
+std::vector<Range> ReplicatedExchange::PartsOf(absl::Span<const int64_t> rows_of_groups) {
   std::vector<Range> parts;
   int64_t begin = 0;
-  for (const int32_t count : counts) {
-    parts.push_back({begin, begin + count});
-    begin += count;
+  for (const int64_t rows : rows_of_groups) {
+    parts.push_back({begin, begin + rows});
+    begin += rows;
   }
   return parts;
 }
@@ -89,15 +93,24 @@ ReplicatedExchange::PackedColumns ReplicatedExchange::ColumnsOf(TensorView packe
 }
 
 ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, TensorView out,
-                                        Communicator& data) {
+                                        Communicator& data,
+                                        absl::Span<const int64_t> rows_of_groups) {
   if (groups_ == 1) {
     return {.x = x, .routing = routing, .sums = out};
   }
-  std::vector<Range> parts = GatherParts(x.rows(), data);
-  if (!data.status().ok()) {  // the counts mean nothing
-    return {.x = rows_.x(0), .routing = rows_.routing(0), .sums = rows_.sums(0)};
+  // While a step is recorded nothing may ask the communicator: what a failed gather left is then
+  // computed with, and thrown away with the step.
+  is_known_ = !rows_of_groups.empty();
+  std::vector<int64_t> counts(rows_of_groups.begin(), rows_of_groups.end());
+  if (!is_known_) {
+    counts = GatherRowCounts(x.rows(), data);
+    if (!data.status().ok()) {  // the counts mean nothing
+      return {.x = rows_.x(0), .routing = rows_.routing(0), .sums = rows_.sums(0)};
+    }
   }
+  std::vector<Range> parts = PartsOf(counts);
   own_rows_ = parts[static_cast<size_t>(data.rank())];
+  CHECK_EQ(own_rows_.size(), x.rows());
   int64_t rows = parts.back().end;
   CHECK_LE(rows, max_rows());
   const TensorView own = own_.view().Rows(0, x.rows());
@@ -110,7 +123,7 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   }
   const TensorView gathered = gathered_.view().Rows(0, rows);
   data.AllGather(Flat(own), parts, Flat(gathered));
-  rows = data.status().ok() ? rows : 0;  // of a failed gather nothing is used
+  rows = is_known_ || data.status().ok() ? rows : 0;  // of a failed gather nothing is used
   const ExpertRows all = {
       .x = rows_.x(rows), .routing = rows_.routing(rows), .sums = rows_.sums(rows)};
   const PackedColumns received = ColumnsOf(gathered.Rows(0, rows));
@@ -125,7 +138,7 @@ void ReplicatedExchange::Combine(const ExpertRows& rows, TensorView out, Communi
     return;
   }
   data.AllReduceSum(rows.sums);
-  if (data.status().ok()) {
+  if (is_known_ || data.status().ok()) {
     device_.ops().GatherRows(rows.sums, Numbers(own_rows_), out);
   }
 }

@@ -18,15 +18,17 @@ class ReplicatedExchange : public ExpertExchange {
       const ExpertExchangeOptions& options, const ShardPlan& plan, Device& device);
   static int64_t Bytes(const ExpertExchangeOptions& options, const ShardPlan& plan);
 
-  ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out,
-                      Communicator& data) override;
+  ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out, Communicator& data,
+                      absl::Span<const int64_t> rows_of_groups) override;
   void Combine(const ExpertRows& rows, TensorView out, Communicator& data) override;
   int64_t max_rows() const override { return groups_ * max_tokens_; }
 
  private:
   explicit ReplicatedExchange(Device& device) : device_(device) {}
   // Of every group, from the first of its rows to the one after its last.
-  std::vector<Range> GatherParts(int64_t tokens, Communicator& data) const;
+  static std::vector<Range> PartsOf(absl::Span<const int64_t> rows_of_groups);
+  // The same where the groups have to tell each other. Waits for the device.
+  std::vector<int64_t> GatherRowCounts(int64_t tokens, Communicator& data) const;
   // The first rows of `from`, as many as `to` has.
   void CopyRows(TensorView from, TensorView to) const;
   TensorView Numbers(Range range) const;
@@ -47,7 +49,9 @@ class ReplicatedExchange : public ExpertExchange {
   Tensor numbers_;        // [groups * max tokens] int32: 0, 1, 2, ...
   Tensor own_count_;      // [1] int32
   Tensor counts_;         // [groups] int32
-  Range own_rows_;        // among those of all groups, in the exchange under way
+  // Of the exchange under way.
+  Range own_rows_;         // among those of all groups
+  bool is_known_ = false;  // how many rows there are was known beforehand
 };
 
 }  // namespace cohort

@@ -76,16 +76,16 @@ int64_t FeedForward::WorkspaceBytes(const ModelConfig& config, const ShardPlan& 
 }
 
 void FeedForward::Run(const LayerWeights& layer, TensorView normed, TensorView partial,
-                      Communicator& data) const {
+                      Communicator& data, absl::Span<const int64_t> rows_of_groups) const {
   if (layer.is_sparse()) {
-    RunRouted(layer, normed, partial, data);
+    RunRouted(layer, normed, partial, data, rows_of_groups);
   } else {
     RunOnEveryRow(layer, normed, partial);
   }
 }
 
 void FeedForward::RunRouted(const LayerWeights& layer, TensorView normed, TensorView partial,
-                            Communicator& data) const {
+                            Communicator& data, absl::Span<const int64_t> rows_of_groups) const {
   const int64_t rows = normed.rows();
   const TensorView logits = router_logits_.view().Rows(0, rows);
   const int64_t experts = logits.columns() - 1;
@@ -95,7 +95,7 @@ void FeedForward::RunRouted(const LayerWeights& layer, TensorView normed, Tensor
   const TensorView hits = expert_hits_.view().Rows(layer.sparse_index, 1);
   ops_->CountIds(routing.ids, TensorView(hits.data, DType::kI32, Shape{experts}));
 
-  const ExpertRows here = exchange_->Dispatch(normed, routing, partial, data);
+  const ExpertRows here = exchange_->Dispatch(normed, routing, partial, data, rows_of_groups);
   const ExpertWeights own{layer.expert_gate_up.view(), layer.expert_down.view(), first_expert_};
   const int64_t pairs = here.x.rows() * experts_per_row_;
   ops_->RoutedFfn(

@@ -34,9 +34,10 @@ class FeedForward {
 
   // This rank's part of a layer's sum over its tensor group, of experts as of columns: normed
   // [tokens, hidden] act, partial [tokens, hidden] fp32. A sparse layer exchanges rows with the
-  // ranks of `data`, its data group, which all run it.
-  void Run(const LayerWeights& layer, TensorView normed, TensorView partial,
-           Communicator& data) const;
+  // ranks of `data`, its data group, which all run it; `rows_of_groups` as for
+  // ExpertExchange::Dispatch().
+  void Run(const LayerWeights& layer, TensorView normed, TensorView partial, Communicator& data,
+           absl::Span<const int64_t> rows_of_groups) const;
 
   // Memory for the products of `rows` rows of a dense FFN: [rows, 2 * columns], [rows, columns]
   // act.
@@ -49,7 +50,7 @@ class FeedForward {
 
  private:
   void RunRouted(const LayerWeights& layer, TensorView normed, TensorView partial,
-                 Communicator& data) const;
+                 Communicator& data, absl::Span<const int64_t> rows_of_groups) const;
   void RunOnEveryRow(const LayerWeights& layer, TensorView normed, TensorView partial) const;
 
   Ops* ops_ = nullptr;

@@ -42,8 +42,9 @@ int64_t RecordedBytes(const ModelConfig& config, const ShardPlan& plan,
 
 }  // namespace
 
-bool MayRecordSteps(const ModelConfig& config, const Parallelism& parallelism) {
-  return parallelism.dp == 1 || config.experts == 0;
+bool MayRecordSteps(const ModelConfig& config, const WorkerOptions& options) {
+  return options.parallelism.dp == 1 || config.experts == 0 ||
+         ExchangeOf(options) == ExpertExchangeKind::kReplicated;
 }
 
 RecordedStepsOptions RecordedOptionsOf(const ModelConfig& config, const WorkerOptions& options) {

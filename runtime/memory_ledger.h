@@ -14,10 +14,9 @@ namespace cohort {
 
 Qwen2Options ModelOptionsOf(const WorkerOptions& options);
 
-// Whether workers record their decode steps, on devices that do. Not where groups exchange rows for
-// their experts: all of them make the same collectives, and one group's step may be of another kind
-// than another's.
-bool MayRecordSteps(const ModelConfig& config, const Parallelism& parallelism);
+// Whether workers record their decode steps, on devices that do. Not where the host finds out in
+// the middle of a step which rows go to which experts.
+bool MayRecordSteps(const ModelConfig& config, const WorkerOptions& options);
 RecordedStepsOptions RecordedOptionsOf(const ModelConfig& config, const WorkerOptions& options);
 // Blocks of KV memory with the one that recorded steps scribble on.
 int64_t KvBlocksOf(const WorkerOptions& options);

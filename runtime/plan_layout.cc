@@ -93,7 +93,9 @@ void LayoutPlanner::AddRanks() {
   options.max_running = request_.max_running;
   options.block_size = request_.block_size;
   options.max_model_len = request_.context.value_or(request_.config.max_positions);
-  options.records_steps = !hardware_.is_shared && MayRecordSteps(request_.config, parallelism_);
+  options.parallelism = parallelism_;
+  options.expert_exchange = ExpertExchangeKind::kReplicated;  // what GPUs have
+  options.records_steps = !hardware_.is_shared && MayRecordSteps(request_.config, options);
   for (const ShardPlan& shard : shards_) {
     const WorkerMemory memory = LedgerOf(request_.config, shard, options);
     RankPlan& rank = layout_.ranks.emplace_back();

@@ -24,6 +24,7 @@ struct Qwen2::StepContext {
   BatchView batch;
   RopeTable rope;
   const DualChunks* chunks;  // null: plain attention
+  absl::Span<const int64_t> rows_of_groups;
   absl::Span<const int32_t> kv_head_of_query;
   float eps;
   float scale;
@@ -56,7 +57,7 @@ void Qwen2::FinishLayer(const LayerWeights& layer, TensorView next_norm, const K
   c.ops.MatMul(c.attended, {layer.attention_out.view()}, nullptr, c.partial);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, layer.ffn_norm.view(), c.eps, c.normed);
 
-  c.feed_forward.Run(layer, c.normed, c.partial, c.data);
+  c.feed_forward.Run(layer, c.normed, c.partial, c.data, c.rows_of_groups);
   c.tp.AllReduceAddRmsNorm(c.ops, c.partial, c.residual, next_norm, c.eps, c.normed);
 }
 
@@ -71,6 +72,7 @@ Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp, Communic
           .batch = step.batch,
           .rope = {table.cosine, table.sine, /*keys_only=*/chunks_.has_value()},
           .chunks = chunks_.has_value() ? &*chunks_ : nullptr,
+          .rows_of_groups = step.rows_of_groups,
           .kv_head_of_query = plan_.kv_head_of_query(),
           .eps = rms_norm_eps_,
           .scale = attention_scale_,
@@ -89,6 +91,7 @@ Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
     return c;
   }
   const auto rows = [&](TensorView view) { return view.Rows(0, step.wanted_batch.tokens); };
+  CHECK(c.rows_of_groups.empty()) << "other groups do not know how many rows are wanted here";
   StepContext narrow = c;
   narrow.batch = step.wanted_batch;
   narrow.residual = rows(c.normed);

@@ -8,7 +8,6 @@
 #include "absl/memory/memory.h"
 #include "absl/time/clock.h"
 #include "kernels/candidates.h"
-#include "kernels/choice_rules.h"
 
 namespace cohort {
 namespace {
@@ -39,7 +38,8 @@ RecordedSteps::RecordedSteps(const ShardPlan& plan, const RecordedStepsOptions& 
       options_(options),
       buckets_(options.max_rows, HasExperts(plan)),
       slice_{.first_id = plan.vocabulary().begin, .valid_ids = options.valid_ids},
-      ranks_(RankCount(plan)) {}
+      ranks_(RankCount(plan)),
+      groups_(plan.parallelism().dp) {}
 
 bool RecordedSteps::KeepsTables(int64_t rows, const RecordedStepsOptions& options) {
   return rows * options.blocks_per_sequence > kMostTableWords;
@@ -222,6 +222,7 @@ StepRows RecordedSteps::RowsOf(int64_t size) const {
       .leading_decodes = size,
       .longest_chunk = 1};
   rows.wanted_batch = rows.batch;
+  rows.rows_of_groups = rows_of_groups_;
   return rows;
 }
 
@@ -233,6 +234,8 @@ void RecordedSteps::Compute(const Key& key, const Group& group) {
   if (KeepsTables(key.rows, options_)) {
     GatherTables(key.rows);
   }
+  // Every group is filled up to the same size.
+  rows_of_groups_.assign(static_cast<size_t>(groups_), key.rows);
   group.model.Forward(RowsOf(key.rows), group.kv, group.tp, group.data);
 
   // What is chosen by mass is read twice, so the logits of its rows must still be there.
@@ -278,10 +281,6 @@ void RecordedSteps::ChooseByMass(const TensorView& logits, const RecordedRows& r
   ops.TakePicks(Gather(picks, all_masses_, tp), rows.tokens);
 }
 
-bool RecordedSteps::IsChosenByMass(const SamplingRow& row) const {
-  return row.temperature > 0 && IsByMass(row, options_.valid_ids);
-}
-
 TensorView RecordedSteps::Gather(const TensorView& local, const Tensor& gathered,
                                  Communicator& tp) const {
   if (ranks_ == 1) {
@@ -314,10 +313,11 @@ absl::Status RecordedSteps::Run(const Key& key, const Group& group) {
   return absl::OkStatus();
 }
 
-absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, int32_t candidates,
+absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, const StepKind& kind,
                                     const Group& group) {
   CHECK_LT(under_way_, kMaxUnderWay);
-  const int64_t size = buckets_.SizeFor(static_cast<int64_t>(rows.size()));
+  const int64_t size = buckets_.SizeFor(kind.rows);
+  CHECK_LE(static_cast<int64_t>(rows.size()), size);
   Turn& turn = turns_[next_turn_];
   Pack(rows, size, turn.upload.view().As<int32_t>());
   if (KeepsTables(size, options_)) {
@@ -327,11 +327,9 @@ absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, int32_t 
   }
   device_.EnqueueCopyFromHost(turn.upload.view().data,
                               upload_.view().Rows(0, LayoutFor(size, options_).words));
-  const bool by_mass = std::any_of(rows.begin(), rows.end(), [this](const RecordedRow& row) {
-    return IsChosenByMass(row.sampling);
-  });
-  RETURN_IF_ERROR(Run({size, CandidateBucketFor(candidates), by_mass}, group));
+  RETURN_IF_ERROR(Run({size, CandidateBucketFor(kind.candidates), kind.by_mass}, group));
   turn.rows = static_cast<int64_t>(rows.size());
+  turn.is_filled_up = turn.rows < size;
   device_.EnqueueCopyToHost(tokens_.view().Rows(0, turn.rows), turn.tokens.view().data);
   if (turn.expert_hits.view().rows() > 0) {
     device_.EnqueueCopyToHost(group.model.expert_hits(), turn.expert_hits.view().data);
@@ -379,7 +377,8 @@ absl::StatusOr<RecordedSteps::Answer> RecordedSteps::Collect(const Group& group)
   RETURN_IF_ERROR(turn.status);
   const TensorView& hits = turn.expert_hits.view();
   return Answer{.tokens = {turn.tokens.view().As<int32_t>(), static_cast<size_t>(turn.rows)},
-                .expert_hits = {hits.As<int32_t>(), static_cast<size_t>(hits.shape.elements())}};
+                .expert_hits = {hits.As<int32_t>(), static_cast<size_t>(hits.shape.elements())},
+                .is_filled_up = turn.is_filled_up};
 }
 
 void RecordedSteps::Forget() {

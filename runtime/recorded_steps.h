@@ -19,6 +19,7 @@
 #include "parallel/shard_plan.h"
 #include "runtime/kv_cache.h"
 #include "runtime/qwen2.h"
+#include "runtime/recordable_slots.h"
 #include "runtime/slot_tables.h"
 #include "runtime/step_buckets.h"
 
@@ -59,6 +60,7 @@ class RecordedSteps {
   struct Answer {
     absl::Span<const int32_t> tokens;       // per row; kNoToken where the logits held no number
     absl::Span<const int32_t> expert_hits;  // Qwen2::expert_hits() after the step
+    bool is_filled_up = false;              // rows that nobody reads are among the hits
   };
 
   // `device` must outlive the object.
@@ -71,10 +73,11 @@ class RecordedSteps {
   int64_t max_rows() const { return buckets_.max_rows(); }
   size_t under_way() const { return under_way_; }
 
-  // 1 to max_rows() rows, each of which `candidates` suffice to choose from; fewer than
+  // This group's rows of a step of `kind`, 1 to max_rows() of them in the largest group; fewer than
   // kMaxUnderWay steps are under way. The first step of a size is computed as plain work, the
   // second is recorded.
-  absl::Status Enqueue(absl::Span<const RecordedRow> rows, int32_t candidates, const Group& group);
+  absl::Status Enqueue(absl::Span<const RecordedRow> rows, const StepKind& kind,
+                       const Group& group);
 
   // Whether the oldest step under way is done.
   bool IsDone();
@@ -99,6 +102,7 @@ class RecordedSteps {
     Tensor expert_hits;  // as the model's, host memory
     std::unique_ptr<Mark> mark;
     int64_t rows = 0;
+    bool is_filled_up = false;
     absl::Status status;  // of a wait that ended with an error before Collect()
   };
   // Recordings are alike in these.
@@ -132,7 +136,6 @@ class RecordedSteps {
   void Choose(int64_t begin, int64_t count, const Key& key, const Group& group);
   // Of at most Qwen2::kMaxLogitRows rows, whose logits these are.
   void ChooseByMass(const TensorView& logits, const RecordedRows& rows, Communicator& tp);
-  bool IsChosenByMass(const SamplingRow& row) const;
   // The words of all ranks, in the memory of `gathered`; `local` itself where there is one rank.
   TensorView Gather(const TensorView& local, const Tensor& gathered, Communicator& tp) const;
   StepRows RowsOf(int64_t size) const;
@@ -145,6 +148,8 @@ class RecordedSteps {
   StepBuckets buckets_;
   VocabularySlice slice_;
   int64_t ranks_;
+  int64_t groups_;                       // data-parallel ones
+  std::vector<int64_t> rows_of_groups_;  // of the step that is computed
 
   SlotTables slot_tables_;  // none where no size keeps tables
   Tensor tables_;           // [max rows, blocks per sequence] int32, those of a step; likewise

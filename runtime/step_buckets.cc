@@ -44,6 +44,11 @@ int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_
   return sampling.top_k <= kMaxCandidates ? sampling.top_k : 0;
 }
 
+bool IsChosenByMass(const SamplingParameters& sampling, int64_t valid_ids) {
+  return sampling.temperature > 0 && sampling.top_p == 1 &&
+         (sampling.top_k < 1 || sampling.top_k >= valid_ids);
+}
+
 int32_t CandidateBucketFor(int32_t candidates) {
   CHECK(candidates >= 1 && candidates <= kMaxCandidates) << candidates << " candidates";
   return candidates == 1 ? 1 : candidates <= 32 ? 32 : kMaxCandidates;

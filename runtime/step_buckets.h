@@ -32,6 +32,9 @@ class StepBuckets {
 // Where no filter but min-p is set one tells the largest logit, relative to which the masses are.
 int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids);
 
+// Whether a token is chosen by the masses of all ids: with a temperature and no filter but min-p.
+bool IsChosenByMass(const SamplingParameters& sampling, int64_t valid_ids);
+
 // Recordings are of 1, 32 or 128 candidates: the smallest that holds `candidates`.
 int32_t CandidateBucketFor(int32_t candidates);
 

@@ -2,6 +2,9 @@
 #ifndef COHORT_RUNTIME_STEP_ROWS_H_
 #define COHORT_RUNTIME_STEP_ROWS_H_
 
+#include <cstdint>
+
+#include "absl/types/span.h"
 #include "kernels/ops.h"
 
 namespace cohort {
@@ -12,6 +15,8 @@ struct StepRows {
   BatchView batch;         // all rows
   TensorView wanted;       // [n] int32, ascending: the rows whose logits may be asked for
   BatchView wanted_batch;  // these rows alone, with the same block tables
+  // Where the host knows them: the rows that every data-parallel group has in this step.
+  absl::Span<const int64_t> rows_of_groups;
   bool all_wanted() const { return wanted_batch.tokens == batch.tokens; }
 };
 

@@ -7,58 +7,34 @@
 
 namespace cohort {
 
-// How many candidates a recorded step needs to compute the group's rows of the plan, whose first
-// slot is `first_slot`; 0 where it cannot.
-int32_t Worker::State::RecordedCandidates(const StepPlan& plan, int64_t first_slot) const {
-  const auto is_own = [&](uint32_t slot) {
-    return slot >= first_slot && slot < first_slot + options_.max_running;
-  };
-  if (parts_.recorded == nullptr || parts_.recorded->under_way() == RecordedSteps::kMaxUnderWay ||
-      std::any_of(plan.admits.begin(), plan.admits.end(),
-                  [&](const AdmitSequence& admit) { return is_own(admit.slot); })) {
-    return 0;
+std::optional<StepKind> Worker::State::RecordedKind(const StepPlan& whole) {
+  if (parts_.recorded == nullptr || parts_.recorded->under_way() == RecordedSteps::kMaxUnderWay) {
+    return std::nullopt;
   }
-  int64_t count = 0;
-  int32_t most = 0;
-  for (const SequenceRows& rows : plan.rows) {
-    if (!is_own(rows.slot)) {
-      continue;
-    }
-    const int32_t candidates =
-        slots_.RecordedCandidates(rows.slot - static_cast<uint32_t>(first_slot));
-    if (candidates == 0 || rows.tokens.size() != 1 || !rows.sample || !rows.score_targets.empty()) {
-      return 0;
-    }
-    most = std::max(most, candidates);
-    ++count;
-  }
-  return count <= parts_.recorded->max_rows() ? most : 0;
+  const std::optional<StepKind> kind = recordable_.KindOf(whole);
+  return kind.has_value() && kind->rows <= parts_.recorded->max_rows() ? kind : std::nullopt;
 }
 
-bool Worker::State::RunsAhead(const StepPlan& plan) const {
-  return RecordedCandidates(plan, first_slot()) > 0;
-}
-
-absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, int32_t candidates) {
+absl::Status Worker::State::EnqueueRecorded(const StepPlan& plan, const StepKind& kind) {
   Outstanding step{.step = plan.step, .slots = {}, .result = std::nullopt};
   step.slots.reserve(plan.rows.size());
   recorded_rows_.clear();
   for (const SequenceRows& rows : plan.rows) {
     sources_.clear();
     RETURN_IF_ERROR(slots_.Extend(rows, sources_));
-    const SequenceKind kind = slots_.kind(rows.slot);
+    const SequenceKind sequence = slots_.kind(rows.slot);
     const int64_t position = static_cast<int64_t>(rows.first_position);
     recorded_rows_.push_back({.source = sources_.front(),
                               .position = static_cast<int32_t>(position),
-                              .rope_row = position_rule_.RopeRow(kind, position),
-                              .logit_factor = position_rule_.LogitFactor(kind, position),
+                              .rope_row = position_rule_.RopeRow(sequence, position),
+                              .logit_factor = position_rule_.LogitFactor(sequence, position),
                               .slot = static_cast<int32_t>(rows.slot),
                               .admission = slots_.admission(rows.slot),
                               .sampling = slots_.NextSamplingRow(rows.slot),
                               .blocks = &slots_.blocks(rows.slot)});
     step.slots.push_back(rows.slot);
   }
-  RETURN_IF_ERROR(parts_.recorded->Enqueue(recorded_rows_, candidates, recorded_group()));
+  RETURN_IF_ERROR(parts_.recorded->Enqueue(recorded_rows_, kind, recorded_group()));
   for (const uint32_t slot : step.slots) {
     slots_.ExpectSample(slot, plan.step);
   }
@@ -100,23 +76,16 @@ absl::Status Worker::State::CollectRecorded(const Outstanding& step, StepResult&
     expert_load_.Take(answer.expert_hits, parts_.model->expert_hits().columns(),
                       result.expert_hits);
   }
+  if (answer.is_filled_up) {  // what nobody reads has chosen experts too: such steps do not count
+    std::fill(result.expert_hits.begin(), result.expert_hits.end(), 0);
+  }
   return absl::OkStatus();
 }
 
 // What the plan has for this rank's data-parallel group.
-absl::Status Worker::State::EnqueueWhole(const StepPlan& whole) {
-  if (options_.parallelism.dp == 1) {
-    return EnqueuePart(whole);
-  }
-  ASSIGN_OR_RETURN(const StepPlan plan,
-                   PartOf(whole, group(), options_.parallelism.dp, options_.max_running));
-  return EnqueuePart(plan);
-}
-
-absl::Status Worker::State::EnqueuePart(const StepPlan& plan) {
-  const int32_t candidates = RecordedCandidates(plan, 0);
-  if (candidates > 0) {
-    return EnqueueRecorded(plan, candidates);
+absl::Status Worker::State::EnqueuePart(const StepPlan& plan, const std::optional<StepKind>& kind) {
+  if (kind.has_value()) {
+    return EnqueueRecorded(plan, *kind);
   }
   for (Outstanding& before : outstanding_) {
     if (!before.result.has_value()) {
@@ -136,10 +105,20 @@ absl::Status Worker::State::Named(const absl::Status& status, uint64_t step) con
                                                      ", step ", step));
 }
 
-absl::Status Worker::State::Enqueue(const StepPlan& plan) {
-  RETURN_IF_ERROR(CheckTurn(plan));
-  RETURN_IF_ERROR(Named(EnqueueWhole(plan), plan.step));
-  last_step_ = plan.step;
+absl::Status Worker::State::Enqueue(const StepPlan& whole) {
+  RETURN_IF_ERROR(CheckTurn(whole));
+  const std::optional<StepKind> kind = RecordedKind(whole);
+  absl::Status enqueued;
+  if (options_.parallelism.dp == 1) {
+    enqueued = EnqueuePart(whole, kind);
+  } else {
+    const absl::StatusOr<StepPlan> part =
+        PartOf(whole, group(), options_.parallelism.dp, options_.max_running);
+    enqueued = part.ok() ? EnqueuePart(*part, kind) : part.status();
+  }
+  RETURN_IF_ERROR(Named(enqueued, whole.step));
+  recordable_.Follow(whole);
+  last_step_ = whole.step;
   return absl::OkStatus();
 }
 

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "runtime/step_buckets.h"
-
 namespace cohort {
 
 WorkerSlots::WorkerSlots(const WorkerLimits& limits)
@@ -55,7 +53,6 @@ absl::Status WorkerSlots::Admit(const AdmitSequence& admit) {
   slot.is_live = true;
   slot.sequence_index = admit.sequence_index;
   slot.admission = ++admissions_;
-  slot.recorded_candidates = RecordedCandidatesFor(admit.sampling, limits_.valid_ids);
   slot.sampling = admit.sampling;
   slot.length = static_cast<int64_t>(admit.first_position);
   slot.prompt_tokens = admit.prompt_tokens;
@@ -188,17 +185,6 @@ SamplingRow WorkerSlots::NextSamplingRow(uint32_t slot) const {
   row.sequence_index = live.sequence_index;
   row.position = static_cast<uint64_t>(live.length);
   return row;
-}
-
-int32_t WorkerSlots::RecordedCandidates(uint32_t slot) const {
-  if (slot >= slots_.size() || !slots_[slot].is_live) {
-    return 0;
-  }
-  const Slot& live = slots_[slot];
-  const uint64_t length = static_cast<uint64_t>(live.length) + 1;
-  const bool holds_back = !live.held_back_ids.empty() &&
-                          length - std::min(length, live.prompt_tokens) < live.min_tokens;
-  return holds_back ? 0 : live.recorded_candidates;
 }
 
 SequenceView WorkerSlots::View(uint32_t slot) const {

@@ -21,7 +21,6 @@ struct WorkerLimits {
   int64_t kv_blocks = 0;        // of this rank
   int64_t block_size = 0;       // tokens
   int64_t vocabulary = 0;
-  int64_t valid_ids = 0;  // ids below may be chosen
   int64_t blocks_per_sequence() const { return (positions + block_size - 1) / block_size; }
 };
 
@@ -50,9 +49,6 @@ class WorkerSlots {
   // on.
   SamplingRow NextSamplingRow(uint32_t slot) const;
   SequenceView View(uint32_t slot) const;
-  // RecordedCandidatesFor() the token after the slot's next row; 0 also for a slot without a
-  // sequence.
-  int32_t RecordedCandidates(uint32_t slot) const;
   // Another number for each sequence that the slot has held.
   uint64_t admission(uint32_t slot) const { return slots_[slot].admission; }
 
@@ -68,7 +64,6 @@ class WorkerSlots {
     bool is_live = false;
     uint32_t sequence_index = 0;
     uint64_t admission = 0;
-    int32_t recorded_candidates = 0;  // of `sampling`
     SamplingParameters sampling;
     int64_t length = 0;  // positions planned so far
     uint64_t prompt_tokens = 0;

@@ -18,7 +18,7 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
     const ModelConfig& config, WorkerOptions options, std::unique_ptr<Device> unmetered,
     const LoadProgress& progress) {
   RETURN_IF_ERROR(CheckWorkerOptions(config, options, unmetered.get()));
-  options.records_steps = unmetered->records_steps() && MayRecordSteps(config, options.parallelism);
+  options.records_steps = unmetered->records_steps() && MayRecordSteps(config, options);
   ASSIGN_OR_RETURN(const ShardPlan plan,
                    ShardPlan::Make(config.Dims(options.dtype), options.parallelism, options.rank));
   const WorkerMemory planned = LedgerOf(config, plan, options);
@@ -36,8 +36,7 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
       .plain_positions = std::min(config.plain_rope_positions(), options.max_model_len),
       .kv_blocks = options.kv_blocks,
       .block_size = options.block_size,
-      .vocabulary = config.vocabulary,
-      .valid_ids = ValidIds(config, options)};
+      .vocabulary = config.vocabulary};
   ASSIGN_OR_RETURN(WorkerBatch batch,
                    WorkerBatch::Create(options.max_batch_tokens, options.max_running,
                                        limits.blocks_per_sequence(),
@@ -89,6 +88,7 @@ absl::Status Worker::State::JoinEpoch(uint64_t epoch, std::unique_ptr<Communicat
   RETURN_IF_ERROR(Annotate(status, absl::StrCat("joining epoch ", epoch)));
   LeaveEpoch();
   slots_.Reset();
+  recordable_.Reset();
   epoch_ = epoch;
   last_step_ = 0;
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -16,6 +16,7 @@
 #include "runtime/metered_device.h"
 #include "runtime/position_rule.h"
 #include "runtime/qwen2.h"
+#include "runtime/recordable_slots.h"
 #include "runtime/recorded_steps.h"
 #include "runtime/worker.h"
 #include "runtime/worker_batch.h"
@@ -45,7 +46,10 @@ class Worker::State {
         valid_ids_(ValidIds(config, options)),
         position_rule_(config, options.max_model_len),
         parts_(std::move(parts)),
-        slots_(limits) {}
+        slots_(limits),
+        recordable_(parts_.model->exchanges_rows() ? 0 : first_slot(),
+                    parts_.model->exchanges_rows() ? options.parallelism.dp : 1,
+                    options.max_running, valid_ids_) {}
 
   static absl::StatusOr<std::unique_ptr<State>> Create(const ModelConfig& config,
                                                        WorkerOptions options,
@@ -60,7 +64,7 @@ class Worker::State {
   size_t outstanding() const { return outstanding_.size(); }
   size_t under_way() const { return parts_.recorded == nullptr ? 0 : parts_.recorded->under_way(); }
   bool IsDone();
-  bool RunsAhead(const StepPlan& plan) const;
+  bool RunsAhead(const StepPlan& plan) { return RecordedKind(plan).has_value(); }
   void Abort();
 
   const Parts& parts() const { return parts_; }
@@ -75,10 +79,10 @@ class Worker::State {
     std::optional<StepResult> result;
   };
 
-  absl::Status EnqueueWhole(const StepPlan& whole);
-  absl::Status EnqueuePart(const StepPlan& plan);
-  int32_t RecordedCandidates(const StepPlan& plan, int64_t first_slot) const;
-  absl::Status EnqueueRecorded(const StepPlan& plan, int32_t candidates);
+  absl::Status EnqueuePart(const StepPlan& plan, const std::optional<StepKind>& kind);
+  // Of a plan that may be enqueued as a recorded step now.
+  std::optional<StepKind> RecordedKind(const StepPlan& whole);
+  absl::Status EnqueueRecorded(const StepPlan& plan, const StepKind& kind);
   absl::Status CollectRecorded(const Outstanding& step, StepResult& result);
   absl::StatusOr<StepResult> RunAtOnce(const StepPlan& plan);
   absl::Status Accept(const StepPlan& plan);
@@ -101,6 +105,7 @@ class Worker::State {
   PositionRule position_rule_;
   Parts parts_;
   WorkerSlots slots_;
+  RecordableSlots recordable_;
   ExpertLoad expert_load_;
   uint64_t epoch_ = 0;
   uint64_t last_step_ = 0;               // that was enqueued

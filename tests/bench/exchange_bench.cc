@@ -141,7 +141,7 @@ class Bench {
       const TensorView out = memory.out.view().Rows(0, own);
       const ExpertRows dispatched = exchanges[rank]->Dispatch(
           memory.x.view().Rows(0, own),
-          {memory.ids.view().Rows(0, own), memory.weights.view().Rows(0, own)}, out, group);
+          {memory.ids.view().Rows(0, own), memory.weights.view().Rows(0, own)}, out, group, {});
       exchanges[rank]->Combine(dispatched, out, group);
     });
   }

@@ -124,7 +124,9 @@ class Rank {
   }
 
   // The layer's sum over experts for this rank's rows.
-  std::vector<float> Layer(const Rows& rows, Communicator& tensor, Communicator& data) {
+  std::vector<float> Layer(const Rows& rows, const std::vector<int64_t>& rows_of_groups,
+                           Communicator& tensor, Communicator& data) {
+    rows_of_groups_ = rows_of_groups;
     if (act_ == DType::kF32) {
       return Layer(rows, rows.x, tensor, data);
     }
@@ -143,8 +145,9 @@ class Rank {
     const Routing routing = {
         TensorView(rows.ids.data(), DType::kI32, {rows.tokens, kExpertsPerToken}),
         TensorView(rows.weights.data(), DType::kF32, {rows.tokens, kExpertsPerToken})};
-    const ExpertRows own = exchange_->Dispatch(
-        TensorView(x.data(), DTypeOf<T>(), {rows.tokens, kHidden}), routing, out_view, data);
+    const ExpertRows own =
+        exchange_->Dispatch(TensorView(x.data(), DTypeOf<T>(), {rows.tokens, kHidden}), routing,
+                            out_view, data, rows_of_groups_);
     EXPECT_LE(own.x.rows(), exchange_->max_rows());
     ComputeExperts<T>(own, plan_);
     exchange_->Combine(own, out_view, data);
@@ -157,6 +160,7 @@ class Rank {
   DType act_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<ExpertExchange> exchange_;
+  std::vector<int64_t> rows_of_groups_;
 };
 
 // One communicator per rank of the world, of groups of `size` ranks: rank r is in group group(r).
@@ -195,14 +199,19 @@ void ExpectNaiveSums(const Parallelism& parallelism, ExpertExchangeKind kind, DT
                                   Routed::kNowhere, Routed::kRandom}) {
         const int own_group = rank / parallelism.tp;
         Rows own;
+        std::vector<int64_t> rows_of_groups;
         for (int group = 0; group < parallelism.dp; ++group) {
           const int64_t tokens = (round + 4 * group) % (kMaxTokens + 1);
+          rows_of_groups.push_back(tokens);
           const Rows rows = MakeRows(tokens, routed, random);
           own = group == own_group ? rows : own;
         }
-        ASSERT_EQ(
-            self.Layer(own, *tensor[static_cast<size_t>(rank)], *data[static_cast<size_t>(rank)]),
-            NaiveSums(own))
+        if (round % 2 == 1) {
+          rows_of_groups.clear();  // they tell each other
+        }
+        ASSERT_EQ(self.Layer(own, rows_of_groups, *tensor[static_cast<size_t>(rank)],
+                             *data[static_cast<size_t>(rank)]),
+                  NaiveSums(own))
             << "rank " << rank << " round " << round;
         ++round;
       }
@@ -254,7 +263,7 @@ TEST(ExpertExchange, AFailureOfTheGroupSticksThereAndTheCallsReturn) {
         exchange->Dispatch(TensorView(rows.x.data(), DType::kF32, {2, kHidden}),
                            {TensorView(rows.ids.data(), DType::kI32, {2, kExpertsPerToken}),
                             TensorView(rows.weights.data(), DType::kF32, {2, kExpertsPerToken})},
-                           out_view, *data[0]);
+                           out_view, *data[0], {});
     EXPECT_EQ(own.x.rows(), 0);
     exchange->Combine(own, out_view, *data[0]);
     EXPECT_TRUE(absl::IsDeadlineExceeded(data[0]->status())) << data[0]->status();

@@ -46,6 +46,8 @@ std::string ExpertsConfig() {
                      "decoder_sparse_step": 2, "norm_topk_prob": true, "vocab_size")"}});
 }
 
+constexpr ExpertExchangeKind kReplicated = ExpertExchangeKind::kReplicated;
+
 struct GroupShape {
   DType dtype = DType::kF32;
   int tp = 1;
@@ -57,6 +59,7 @@ struct GroupShape {
   int64_t kv_blocks = 80;
   bool prefix_caching = true;
   bool records_steps = false;
+  std::optional<ExpertExchangeKind> exchange = {};
   ModelOverrides overrides = {};
 };
 
@@ -80,6 +83,7 @@ std::unique_ptr<InProcessGroup> MakeGroup(const GroupShape& shape) {
   options.max_batch_tokens = shape.max_batch_tokens;
   options.max_running = shape.max_running;
   options.max_model_len = 64;
+  options.expert_exchange = shape.exchange;
   auto group = InProcessGroup::Create(*config, options, {.record_steps = shape.records_steps});
   EXPECT_TRUE(group.ok()) << group.status();
   return group.ok() ? *std::move(group) : nullptr;
@@ -260,6 +264,7 @@ TEST(EngineModel, RecordedStepsChangeNoToken) {
        {GroupShape{}, GroupShape{.dtype = DType::kBF16, .tp = 3},
         GroupShape{.tp = 2, .max_batch_tokens = 5, .max_running = 3}, GroupShape{.tp = 2, .dp = 2},
         GroupShape{.tp = 2, .experts = true}, GroupShape{.dp = 2, .ep = 2, .experts = true},
+        GroupShape{.tp = 2, .dp = 2, .ep = 4, .experts = true, .exchange = kReplicated},
         GroupShape{.kv_blocks = 22}, GroupShape{.tp = 2, .overrides = yarn},
         GroupShape{.overrides = chunks}}) {
     SCOPED_TRACE(absl::StrCat("tp ", shape.tp, " dp ", shape.dp));

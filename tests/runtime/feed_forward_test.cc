@@ -59,7 +59,7 @@ class FeedForwardTest : public testing::Test {
     CHECK_OK(ffn.status());
     const Tensor partial = Make({rows, config_.hidden});
     ffn->Run(weights->layers[layer], normed_.view().Rows(0, rows), partial.view(),
-             *MakeSelfCommunicator());
+             *MakeSelfCommunicator(), {});
     const absl::Span<float> values = Values(partial);
     return {values.begin(), values.end()};
   }
@@ -115,7 +115,7 @@ TEST_F(FeedForwardTest, ARankWithoutExpertsAddsItsShareOfTheSharedOneAndCountsAl
   const auto ffn = FeedForward::Create(config, *plan, kOptions, *device_);
   ASSERT_TRUE(ffn.ok()) << ffn.status();
   const Tensor partial = Make({kRows, config.hidden});
-  ffn->Run(weights->layers[1], normed_.view(), partial.view(), *MakeSelfCommunicator());
+  ffn->Run(weights->layers[1], normed_.view(), partial.view(), *MakeSelfCommunicator(), {});
   EXPECT_GT(std::abs(Values(partial)[0]), 0);
   ASSERT_EQ(ffn->expert_hits().shape, (Shape{2, 2}));
   const int32_t* const hits = ffn->expert_hits().As<int32_t>();
