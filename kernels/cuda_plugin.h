@@ -267,6 +267,7 @@ typedef struct CohortCudaGroup {
   int32_t peer_mode;      /* CohortCudaPeerMode: reductions over peer memory */
   int64_t one_shot_bytes; /* of messages that go in one or two shots; 0: as is usual */
   int64_t two_shot_bytes;
+  int32_t measures_sizes; /* joining finds them by the clock instead */
 } CohortCudaGroup;
 
 /* The kernels of a recording: those that wait for another one are pairs with it, in a programmatic
@@ -471,6 +472,10 @@ typedef struct CohortCudaTable {
   /* After the join: CohortCudaLink to every rank, and whether small reductions go over peer memory.
    */
   int32_t (*communicator_links)(CohortCudaCommunicator* communicator, int32_t* links);
+  /* After the join: up to how many bytes a message goes over peer memory in one shot, and in two
+   * where it has more; 0: never. */
+  void (*communicator_sizes)(CohortCudaCommunicator* communicator, int64_t* one_shot_bytes,
+                             int64_t* two_shot_bytes);
   /* Any thread. NCCL's asynchronous error, or the wait for a peer that a kernel gave up; of the
    * collectives and replayed recordings that the device was given, how many it got and how many it
    * is known to have finished (a lower bound, brought up to date where the device's thread waits).

@@ -97,6 +97,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(all_reduce_add_rms_norm),
     COHORT_ENTRY(barrier),
     COHORT_ENTRY(communicator_links),
+    COHORT_ENTRY(communicator_sizes),
     COHORT_ENTRY(communicator_poll),
     COHORT_ENTRY(communicator_abort),
     COHORT_ENTRY(communicator_destroy),

@@ -177,6 +177,21 @@ absl::StatusOr<SimulatedRank> ParseSimulatedRank(StringView text) {
       "'", text, "' is no rank of a group: 0/8 is the first of 8, of at most ", kMaxSize));
 }
 
+absl::StatusOr<ReductionSizes> ParseReductionSizes(StringView text) {
+  if (text == "measured") return ReductionSizes();
+  ReductionSizes sizes{.are_measured = false, .one_shot = 0, .two_shot = 0};
+  if (text == "usual") return sizes;
+  const std::pair<StringView, StringView> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
+  const absl::StatusOr<int64_t> one_shot = ParseByteSize(parts.first);
+  const absl::StatusOr<int64_t> two_shot = ParseByteSize(parts.second);
+  if (!one_shot.ok() || !two_shot.ok()) {
+    return Illegal(text, "measured, usual or two sizes of messages, as 256KiB:1MiB");
+  }
+  sizes.one_shot = *one_shot;
+  sizes.two_shot = *two_shot;
+  return sizes;
+}
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum) {
   int64_t value = 0;
   if (!absl::SimpleAtoi(text, &value) || value < minimum || value > maximum) {

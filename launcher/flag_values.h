@@ -61,6 +61,18 @@ struct SimulatedRank {
 // "0/8": a rank below the number of ranks, which is at least 2.
 absl::StatusOr<SimulatedRank> ParseSimulatedRank(StringView text);
 
+// Which reductions go over the memory of other GPUs: up to how many bytes in one exchange, and in
+// two; 0: as is usual.
+struct ReductionSizes {
+  bool are_measured = true;  // by the ranks themselves, in place of the rest
+  int64_t one_shot = 0;
+  int64_t two_shot = 0;
+  bool operator==(const ReductionSizes&) const = default;
+};
+
+// "measured", "usual", or two sizes as above: "256KiB:1MiB".
+absl::StatusOr<ReductionSizes> ParseReductionSizes(StringView text);
+
 absl::StatusOr<int64_t> ParseInteger(StringView text, int64_t minimum, int64_t maximum);
 absl::StatusOr<uint64_t> ParseUnsigned(StringView text);
 

@@ -66,6 +66,15 @@ std::string DescribeTransport(const std::vector<GpuPeer>& peers) {
   });
 }
 
+std::string DescribeReductions(const PeerLinks& links) {
+  if (!links.reduces_over_peers) return "";
+  std::vector<std::string> ways;
+  if (links.one_shot_bytes > 0) ways.push_back(absl::StrCat("one shot to ", links.one_shot_bytes));
+  if (links.two_shot_bytes > 0) ways.push_back(absl::StrCat("two to ", links.two_shot_bytes));
+  return absl::StrCat("; small reductions over peer memory (", absl::StrJoin(ways, ", "),
+                      " bytes)");
+}
+
 absl::Status CheckTransport(const TransportRequirements& requirements, int rank,
                             const std::vector<GpuPeer>& peers) {
   for (const GpuPeer& peer : peers) {

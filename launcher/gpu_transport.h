@@ -7,6 +7,7 @@
 
 #include "kernels/cuda_plugin.h"
 #include "kernels/status.h"
+#include "parallel/plugin_communicator.h"
 
 namespace cohort {
 
@@ -23,6 +24,10 @@ struct TransportRequirements {
 
 // "NVLink (P2P/CUMEM) to rank 1, 2; NET/IB/GDRDMA to rank 8". Empty without peers.
 std::string DescribeTransport(const std::vector<GpuPeer>& peers);
+
+// "; small reductions over peer memory (one shot to 262144, two to 1048576 bytes)"; empty where
+// none do.
+std::string DescribeReductions(const PeerLinks& links);
 
 // FAILED_PRECONDITION names the flag, two ranks and what lies between them. A transport that is not
 // known does not pass.

@@ -85,6 +85,15 @@ absl::Status CheckDeterministic(const ServeOptions& options, StringView device) 
                    "' may depend on what is computed beside them; use --device cpu"));
 }
 
+absl::Status CheckProductTuning(const ServeOptions& options, StringView device) {
+  const bool names_file = !options.tuning_file.empty();
+  if (device == "cuda" || (options.product_tuning != "on" && !names_file)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(names_file ? "--tuning-file" : "--product-tuning on",
+                   " is about GPUs, and the ranks are on device '", device,
+                   "', which has nothing to tune: use --device cuda"));
+}
+
 // Of a single node; each of several decides for itself once it knows its ranks.
 absl::Status CheckGpus(const ServeOptions& options, StringView device) {
   if (device != "cuda" && (options.require_nvlink || options.require_rdma)) {
@@ -102,6 +111,7 @@ absl::Status ChooseDevice(const ServeOptions& options, ModelSetup& setup) {
   if (options.device == "auto") setup.device = DeviceAvailable("cuda").ok() ? "cuda" : "cpu";
   RETURN_IF_ERROR(DeviceAvailable(setup.device));
   RETURN_IF_ERROR(CheckDeterministic(options, setup.device));
+  RETURN_IF_ERROR(CheckProductTuning(options, setup.device));
   RETURN_IF_ERROR(CheckGpus(options, setup.device));
   cpu_set_t allowed;
   const bool known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
@@ -353,6 +363,10 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_require_nvlink(options.require_nvlink);
   configuration.set_require_rdma(options.require_rdma);
   configuration.set_peer_reduction(options.peer_reduction);
+  v1::ReductionSizes& sizes = *configuration.mutable_reduction_sizes();
+  sizes.set_are_measured(options.reduction_sizes.are_measured);
+  sizes.set_one_shot(options.reduction_sizes.one_shot);
+  sizes.set_two_shot(options.reduction_sizes.two_shot);
   // Nodes differ: each of several shares its own cores among its ranks.
   const int64_t threads = options.agents > 1 ? options.threads : setup.threads;
   configuration.set_threads(static_cast<uint32_t>(threads));
@@ -363,6 +377,9 @@ v1::RankConfiguration MakeRankConfiguration(const ServeOptions& options, const M
   configuration.set_expert_exchange(options.expert_exchange);
   configuration.set_recorded_steps(options.recorded_steps);
   configuration.set_persistent_steps(options.persistent_steps);
+  // A tuned product's bits depend on how many rows are computed together.
+  configuration.set_product_tuning(options.deterministic ? "off" : options.product_tuning);
+  configuration.set_tuning_file(options.tuning_file);
   configuration.set_host_embedding(setup.host_embedding);
   if (options.simulated.has_value()) {
     configuration.set_simulated_rank(static_cast<uint32_t>(options.simulated->rank));

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -24,6 +25,7 @@
 #include "launcher/rank_groups.h"
 #include "launcher/rank_memory.h"
 #include "launcher/step_loop.h"
+#include "launcher/unpacked_files.h"
 #include "parallel/silent_communicator.h"
 #include "runtime/step_buckets.h"
 #include "runtime/worker.h"
@@ -88,6 +90,15 @@ absl::StatusOr<std::optional<bool>> ParseSwitch(StringView name, StringView word
       absl::StrCat(name, " '", word, "' is neither on nor off nor auto"));
 }
 
+// In the user's cache, whose directory is made; empty where there is none.
+std::string UsualTuningFile() {
+  const std::string directory = CacheDirectory();
+  std::error_code error;
+  if (directory.empty()) return "";
+  std::filesystem::create_directories(directory, error);
+  return error ? "" : directory + "/products.txt";
+}
+
 absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configure) {
   const v1::RankConfiguration& configuration = configure.configuration();
   WorkerOptions options;
@@ -108,6 +119,11 @@ absl::StatusOr<WorkerOptions> MakeWorkerOptions(const v1::ConfigureRank& configu
   options.max_running = configuration.max_running();
   options.max_model_len = configuration.max_model_len();
   options.host_embedding = configuration.host_embedding();
+  ASSIGN_OR_RETURN(const std::optional<bool> tunes,
+                   ParseSwitch("product_tuning", configuration.product_tuning()));
+  options.tune_products = tunes.value_or(configuration.device() == "cuda");
+  options.tuning_file = configuration.tuning_file();
+  if (options.tune_products && options.tuning_file.empty()) options.tuning_file = UsualTuningFile();
   if (configuration.simulated_size() > 0) {
     options.is_simulated = true;
     options.parallelism = {.tp = static_cast<int>(configuration.simulated_size())};
@@ -144,6 +160,7 @@ class RankMain {
  private:
   absl::StatusOr<std::unique_ptr<Device>> CreateDevice();
   void SayLoading(int64_t done_bytes, int64_t total_bytes);
+  void LogTuning(const ProductTuning& tuning) const;
   void SayReady();
   void SayFailed(uint64_t epoch, const absl::Status& status, bool joined, bool peers);
   absl::Status Prepare(EpochInvitation invitation);
@@ -207,6 +224,7 @@ absl::Status RankMain::Load() {
                                            [this](int64_t done_bytes, int64_t total_bytes) {
                                              SayLoading(done_bytes, total_bytes);
                                            }));
+  LogTuning(worker_->tuning());
   SayReady();
   return absl::OkStatus();
 }
@@ -223,6 +241,16 @@ void RankMain::SayLoading(int64_t done_bytes, int64_t total_bytes) {
   progress.set_total_bytes(total_bytes);
   progress.set_device(device_);
   control_.Say(message);
+}
+
+void RankMain::LogTuning(const ProductTuning& tuning) const {
+  if (tuning.known + tuning.measured > 0) {
+    LogInfo("products_tuned",
+            {{"rank", configure_.rank()}, {"known", tuning.known}, {"measured", tuning.measured}});
+  }
+  if (!tuning.note.empty()) {
+    LogWarning("product_tuning", {{"rank", configure_.rank()}, {"message", tuning.note}});
+  }
 }
 
 void RankMain::SayReady() {
@@ -301,6 +329,8 @@ absl::Status RankMain::Prepare(EpochInvitation invitation) {
   options.requirements = {.nvlink = configure_.configuration().require_nvlink(),
                           .rdma = configure_.configuration().require_rdma()};
   options.peer_reduction = ParsePeerReduction(configure_.configuration().peer_reduction());
+  const v1::ReductionSizes& sizes = configure_.configuration().reduction_sizes();
+  options.reduction_sizes = {sizes.are_measured(), sizes.one_shot(), sizes.two_shot()};
   std::vector<FileDescriptor> regions(std::make_move_iterator(descriptors.begin() + 2),
                                       std::make_move_iterator(descriptors.end()));
   ASSIGN_OR_RETURN(groups_, RankGroups::Prepare(options, invitation.begin, std::move(regions)));

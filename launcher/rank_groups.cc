@@ -137,6 +137,9 @@ absl::StatusOr<std::unique_ptr<Communicator>> RankGroups::JoinGpus(const Member&
   options.join_timeout = options_.connect_timeout;
   options.timeout = options_.timeout;
   options.peer_reduction = options_.peer_reduction;
+  options.measures_sizes = options_.reduction_sizes.are_measured;
+  options.one_shot_bytes = options_.reduction_sizes.one_shot;
+  options.two_shot_bytes = options_.reduction_sizes.two_shot;
   if (options_.nccl_log != nullptr) options_.nccl_log->Take();  // of other groups
   ASSIGN_OR_RETURN(std::unique_ptr<PluginCommunicator> communicator,
                    MakePluginCommunicator(*options_.gpu, options));
@@ -165,7 +168,7 @@ absl::Status RankGroups::ReportTransport(const Member& member, const PeerLinks& 
   const std::string words = DescribeTransport(peers);
   if (!words.empty()) {
     absl::StrAppend(&transport_, transport_.empty() ? "" : "; data group: ", words,
-                    links.reduces_over_peers ? "; small reductions over peer memory" : "");
+                    DescribeReductions(links));
   }
   return CheckTransport(options_.requirements, options_.rank, peers);
 }

@@ -13,6 +13,7 @@
 #include "kernels/device.h"
 #include "launcher/epoch_groups.h"
 #include "launcher/file_descriptor.h"
+#include "launcher/flag_values.h"
 #include "launcher/gpu_transport.h"
 #include "launcher/nccl_log.h"
 #include "parallel/cluster_communicator.h"
@@ -32,6 +33,7 @@ struct RankGroupsOptions {
   NcclLog* nccl_log = nullptr;
   TransportRequirements requirements;
   PeerReduction peer_reduction = PeerReduction::kAuto;
+  ReductionSizes reduction_sizes;
 };
 
 struct RankCommunicators {

@@ -67,6 +67,12 @@ void AddLongContextFlags(CLI::App& app, ServeOptions& options) {
           "never). Sequences may be of any length: give --max-model-len");
 }
 
+absl::StatusOr<std::string> AbsolutePath(StringView text) {
+  if (!text.empty() && text.front() == '/') return std::string(text);
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", text, "' is no absolute path, which every rank would read alike"));
+}
+
 void AddRankFlags(CLI::App& app, ServeOptions& options) {
   AddFlag(app, "--tp", IntegerInto(options.tp, 1, 65536), "N",
           "Ranks that each layer is cut over, from 1 to the number of query heads (default: 1)");
@@ -98,6 +104,18 @@ void AddRankFlags(CLI::App& app, ServeOptions& options) {
           "Small reductions by stores to the memory of the other GPUs of a node instead of NCCL: "
           "never; auto, where NVLink links them all; always, where they reach it at all "
           "(default: auto)");
+  AddFlag(
+      app, "--reduction-sizes", Into(options.reduction_sizes, ParseReductionSizes),
+      "measured|usual|ONE:TWO",
+      "Which reductions go over that memory: of messages up to ONE bytes in one exchange, up to "
+      "TWO in two; usual: by the number of ranks; measured: what is fastest when a group meets "
+      "(default: measured)");
+  AddFlag(app, "--product-tuning", WordInto(options.product_tuning, {"auto", "on", "off"}), "WORD",
+          "Whether a GPU's rank chooses the algorithms of large products by the clock before it "
+          "loads the weights: on, off, or auto, which is on (default: auto)");
+  AddFlag(app, "--tuning-file", Into(options.tuning_file, AbsolutePath), "FILE",
+          "Keeps these algorithms, so that each is timed once per machine; the same path on every "
+          "node (default: cohort/products.txt in the user's cache)");
   AddFlag(app, "--recorded-steps", WordInto(options.recorded_steps, {"auto", "on", "off"}), "WORD",
           "Whether decode steps are recorded once per size and then repeated by the device, one "
           "ahead of what the host has read: on, off, or auto, which is on with cuda and off with "

@@ -37,7 +37,10 @@ struct ServeOptions {
   bool allow_shared_gpu = false;
   bool require_nvlink = false;
   bool require_rdma = false;
-  std::string peer_reduction = "auto";    // or "never", "always"
+  std::string peer_reduction = "auto";  // or "never", "always"
+  ReductionSizes reduction_sizes;
+  std::string product_tuning = "auto";    // or "on", "off"
+  std::string tuning_file;                // empty: one in the user's cache
   std::string recorded_steps = "auto";    // or "on", "off"
   std::string persistent_steps = "auto";  // or "on", "off"
   std::string dtype;                      // "fp32", "bf16"; empty: what the checkpoint holds

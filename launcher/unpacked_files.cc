@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
@@ -118,15 +119,15 @@ absl::Status UnpackFiles(absl::Span<const EmbeddedFile> files, const std::string
   return absl::OkStatus();
 }
 
-std::vector<std::string> UnpackBases() {
-  std::vector<std::string> bases;
+std::string CacheDirectory() {
   const std::string cache = AbsoluteVariable("XDG_CACHE_HOME");
   const std::string home = AbsoluteVariable("HOME");
-  if (!cache.empty()) {
-    bases.push_back(cache + "/cohort");
-  } else if (!home.empty()) {
-    bases.push_back(home + "/.cache/cohort");
-  }
+  return !cache.empty() ? cache + "/cohort" : !home.empty() ? home + "/.cache/cohort" : "";
+}
+
+std::vector<std::string> UnpackBases() {
+  std::vector<std::string> bases;
+  if (std::string cache = CacheDirectory(); !cache.empty()) bases.push_back(std::move(cache));
   const std::string temporary = AbsoluteVariable("TMPDIR");
   bases.push_back(absl::StrCat(temporary.empty() ? "/tmp" : temporary, "/cohort-", geteuid()));
   return bases;

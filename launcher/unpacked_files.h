@@ -25,6 +25,10 @@ struct EmbeddedFile {
 absl::Status UnpackFiles(absl::Span<const EmbeddedFile> files, const std::string& base,
                          const std::string& directory);
 
+// XDG_CACHE_HOME/cohort or HOME/.cache/cohort, which may not be there yet; empty where neither
+// variable is an absolute path.
+std::string CacheDirectory();
+
 // Where this user's unpacked files may live, best first: XDG_CACHE_HOME/cohort or
 // HOME/.cache/cohort, then TMPDIR/cohort-UID or /tmp/cohort-UID. Variables that are not absolute
 // paths count as unset.

@@ -109,6 +109,7 @@ PeerLinks NcclCommunicator::links() const {
   std::vector<int32_t> numbers(static_cast<size_t>(size_));
   PeerLinks links;
   links.reduces_over_peers = table_->communicator_links(handle_, numbers.data()) != 0;
+  table_->communicator_sizes(handle_, &links.one_shot_bytes, &links.two_shot_bytes);
   for (const int32_t number : numbers) {
     links.of_rank.push_back(static_cast<CohortCudaLink>(number));
   }
@@ -269,6 +270,7 @@ absl::StatusOr<std::unique_ptr<PluginCommunicator>> MakePluginCommunicator(
   group.peer_mode = static_cast<int32_t>(options.peer_reduction);
   group.one_shot_bytes = options.one_shot_bytes;
   group.two_shot_bytes = options.two_shot_bytes;
+  group.measures_sizes = options.measures_sizes ? 1 : 0;
   CohortCudaCommunicator* handle = nullptr;
   RETURN_IF_ERROR(
       FromPlugin(plugin.table()->communicator_create(plugin.handle(), &group, &handle)));

@@ -31,6 +31,8 @@ struct PluginCommunicatorOptions {
   // go over NCCL.
   int64_t one_shot_bytes = 0;
   int64_t two_shot_bytes = 0;
+  // Join() finds both by the clock instead. Sums do not depend on them.
+  bool measures_sizes = false;
 };
 
 // An id for a new group. Made in the process of one of its ranks, which must live until all have
@@ -40,6 +42,9 @@ absl::StatusOr<std::string> CreatePluginUniqueId(Device& device);
 struct PeerLinks {
   std::vector<CohortCudaLink> of_rank;
   bool reduces_over_peers = false;
+  // Of messages that go over peer memory in one exchange, and of larger ones in two; 0: none.
+  int64_t one_shot_bytes = 0;
+  int64_t two_shot_bytes = 0;
 };
 
 class PluginCommunicator : public Communicator {

@@ -46,6 +46,7 @@ int64_t Worker::weight_bytes() const { return state_->parts().model->weight_byte
 int64_t Worker::kv_bytes() const { return state_->parts().kv.bytes(); }
 WorkerMemory Worker::planned_memory() const { return state_->parts().planned; }
 WorkerMemory Worker::allocated_memory() const { return state_->parts().allocated; }
+const ProductTuning& Worker::tuning() const { return state_->parts().tuning; }
 std::vector<std::string> Worker::warnings() const { return state_->parts().warnings; }
 
 }  // namespace cohort

@@ -13,6 +13,7 @@
 
 #include "absl/time/time.h"
 #include "kernels/device.h"
+#include "kernels/product_tuning.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/shard_plan.h"
@@ -46,6 +47,10 @@ struct WorkerOptions {
   // for the group.
   bool is_simulated = false;
   absl::Duration step_timeout = absl::Seconds(300);  // of a recorded step on the device
+  // Chooses the algorithms of products by the clock before the weights are loaded
+  // (kernels/product_tuning.h). `tuning_file`, which may be empty, keeps them.
+  bool tune_products = false;
+  std::string tuning_file;
   // Decode steps are recorded. Worker::Create() sets it, as the device says (RecordsSteps()).
   bool records_steps = false;
 };
@@ -94,8 +99,9 @@ class Worker {
 
   int64_t weight_bytes() const;
   int64_t kv_bytes() const;
-  WorkerMemory planned_memory() const;        // by the ledger
-  WorkerMemory allocated_memory() const;      // on the device
+  WorkerMemory planned_memory() const;    // by the ledger
+  WorkerMemory allocated_memory() const;  // on the device
+  const ProductTuning& tuning() const;
   std::vector<std::string> warnings() const;  // one per extra tensor, in the checkpoint's order
 
  private:

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "runtime/checkpoint_source.h"
+#include "runtime/tuned_products.h"
 #include "runtime/weights.h"
 
 namespace cohort {
@@ -65,6 +66,23 @@ absl::StatusOr<LoadedWeights> LoadWorkerWeights(const ModelConfig& config,
   ASSIGN_OR_RETURN(loaded.weights, LoadWeights(config, plan, *source, options.dtype, device,
                                                progress, options.host_embedding));
   return loaded;
+}
+
+absl::StatusOr<ProductTuning> TuneWorkerProducts(const ShardPlan& plan,
+                                                 const WorkerOptions& options, Device& device) {
+  if (!options.tune_products) {
+    return ProductTuning();
+  }
+  absl::StatusOr<ProductTuning> tuning =
+      TuneProducts(device, TunedProductsOf(plan, options.dtype, options.max_batch_tokens),
+                   options.tuning_file);
+  if (!absl::IsResourceExhausted(tuning.status())) {
+    return tuning;
+  }
+  // Beside other ranks on the device. What was tuned so far is.
+  ProductTuning none;
+  none.note = absl::StrCat("products are not tuned: ", tuning.status().message());
+  return none;
 }
 
 int64_t ValidIds(const ModelConfig& config, const WorkerOptions& options) {

@@ -27,6 +27,12 @@ absl::StatusOr<LoadedWeights> LoadWorkerWeights(const ModelConfig& config,
                                                 const WorkerOptions& options, const ShardPlan& plan,
                                                 Device& device, const LoadProgress& progress);
 
+// Chooses the algorithms of the rank's products by the clock, where the options say so. Takes
+// memory of the device for a moment; where there is too little, the rest stays as it is and the
+// note says so.
+absl::StatusOr<ProductTuning> TuneWorkerProducts(const ShardPlan& plan,
+                                                 const WorkerOptions& options, Device& device);
+
 // Ids that may be chosen: those with a token, or all where the tokenizer's are not known.
 int64_t ValidIds(const ModelConfig& config, const WorkerOptions& options);
 

@@ -28,6 +28,8 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
     ASSIGN_OR_RETURN(const DeviceMemory memory, unmetered->memory());
     RETURN_IF_ERROR(CheckMemory(planned, memory.free));
   }
+  // While the device has the memory that weights will take.
+  ASSIGN_OR_RETURN(ProductTuning tuning, TuneWorkerProducts(plan, options, *unmetered));
   WorkerMemory allocated;
   auto device = std::make_unique<MeteredDevice>(std::move(unmetered));
   const WorkerLimits limits = {
@@ -59,10 +61,11 @@ absl::StatusOr<std::unique_ptr<Worker::State>> Worker::State::Create(
       std::unique_ptr<Qwen2> model,
       Qwen2::Create(config, plan, std::move(loaded.weights), ModelOptionsOf(options), *device));
   allocated.workspace += device->TakeBytes();
-  return std::make_unique<State>(config, options, limits,
-                                 Parts{std::move(device), std::move(model), std::move(kv),
-                                       std::move(batch), std::move(chooser), std::move(recorded),
-                                       std::move(loaded.warnings), planned, allocated});
+  return std::make_unique<State>(
+      config, options, limits,
+      Parts{std::move(device), std::move(model), std::move(kv), std::move(batch),
+            std::move(chooser), std::move(recorded), std::move(loaded.warnings), planned, allocated,
+            std::move(tuning)});
 }
 
 absl::Status Worker::State::CheckGroup(const Communicator* communicator,

@@ -38,6 +38,7 @@ class Worker::State {
     std::vector<std::string> warnings;
     WorkerMemory planned;
     WorkerMemory allocated;
+    ProductTuning tuning;
   };
 
   State(const ModelConfig& config, const WorkerOptions& options, const WorkerLimits& limits,

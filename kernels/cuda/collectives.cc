@@ -123,29 +123,8 @@ int64_t BytesOf(const CohortCudaTensor& tensor) {
   return count * ElementBytes(tensor.dtype);
 }
 
-CohortCudaError ReduceOverNccl(CohortCudaCommunicator* c, const CohortCudaTensor& inout) {
-  const int64_t element = ElementBytes(inout.dtype);
-  int64_t left = BytesOf(inout) / element;
-  char* data = static_cast<char*>(inout.data);
-  CohortCudaError error = Ok();
-  while (left > 0 && error.code == kCohortCudaOk) {
-    int64_t count = left;
-    if (left * element <= kOneShotBytes / c->world || left < c->world) {
-      error = ReduceInOneShot(c, inout.dtype, data, count);
-    } else {
-      const int64_t part = std::min(left, kStagingBytes / element) / c->world;
-      count = part * c->world;
-      error = ReduceInTwoShots(c, inout.dtype, data, part);
-    }
-    data += count * element;
-    left -= count;
-  }
-  return error;
-}
-
 bool IsForPeers(const CohortCudaCommunicator* c, const CohortCudaTensor& message) {
-  return c->peers.can_reduce && FitsPeers(message) &&
-         BytesOf(message) <= std::max(c->peers.sizes.one_shot, c->peers.sizes.two_shot);
+  return c->peers.can_reduce && FitsPeers(message) && BytesOf(message) <= c->peers.sizes.most();
 }
 
 bool IsTwoShot(const CohortCudaCommunicator* c, const CohortCudaTensor& message) {
@@ -247,6 +226,26 @@ cudaError_t CopyOwnPart(const CohortCudaCommunicator* c, const CohortCudaTensor&
 }
 
 }  // namespace
+
+CohortCudaError ReduceOverNccl(CohortCudaCommunicator* c, const CohortCudaTensor& inout) {
+  const int64_t element = ElementBytes(inout.dtype);
+  int64_t left = BytesOf(inout) / element;
+  char* data = static_cast<char*>(inout.data);
+  CohortCudaError error = Ok();
+  while (left > 0 && error.code == kCohortCudaOk) {
+    int64_t count = left;
+    if (left * element <= kOneShotBytes / c->world || left < c->world) {
+      error = ReduceInOneShot(c, inout.dtype, data, count);
+    } else {
+      const int64_t part = std::min(left, kStagingBytes / element) / c->world;
+      count = part * c->world;
+      error = ReduceInTwoShots(c, inout.dtype, data, part);
+    }
+    data += count * element;
+    left -= count;
+  }
+  return error;
+}
 
 CohortCudaError AllReduceSum(CohortCudaCommunicator* c, const CohortCudaTensor* inout) noexcept {
   Activate(c->device);

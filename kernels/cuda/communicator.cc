@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/peer_sizes.h"
 
 namespace cohort::cuda {
 namespace {
@@ -125,6 +126,7 @@ CohortCudaError CommunicatorCreate(CohortCudaDevice* device, const CohortCudaGro
   const CohortCudaError error = Initialize(created.get(), group->id);
   created->peer_mode = group->peer_mode;
   created->peer_sizes = {group->one_shot_bytes, group->two_shot_bytes};
+  created->measures_sizes = group->measures_sizes != 0;
   created->timeout_after_join = std::chrono::milliseconds(group->timeout_ms);
   *communicator = created.release();
   if (error.code != kCohortCudaOk) {
@@ -145,6 +147,9 @@ CohortCudaError CommunicatorJoin(CohortCudaCommunicator* c) noexcept {
   }
   if (c->world > 1 && error.code == kCohortCudaOk) {
     error = WarmUp(c);
+  }
+  if (c->measures_sizes && c->peers.can_reduce && error.code == kCohortCudaOk) {
+    error = MeasureSizes(c);
   }
   c->timeout = c->timeout_after_join;
   return error;
@@ -180,7 +185,14 @@ int32_t CommunicatorLinks(CohortCudaCommunicator* c, int32_t* links) noexcept {
     links[rank] = c->world == 1 ? static_cast<int32_t>(kCohortCudaLinkSelf)
                                 : c->peers.links[static_cast<std::size_t>(rank)];
   }
-  return c->peers.can_reduce ? 1 : 0;
+  return c->peers.can_reduce && c->peers.sizes.most() > 0 ? 1 : 0;
+}
+
+void CommunicatorSizes(CohortCudaCommunicator* c, int64_t* one_shot_bytes,
+                       int64_t* two_shot_bytes) noexcept {
+  const PeerSizes sizes = c->peers.can_reduce ? c->peers.sizes : PeerSizes();
+  *one_shot_bytes = sizes.one_shot;
+  *two_shot_bytes = sizes.two_shot > sizes.one_shot ? sizes.two_shot : 0;
 }
 
 void CommunicatorAbort(CohortCudaCommunicator* c) noexcept {

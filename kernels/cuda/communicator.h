@@ -11,8 +11,11 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <mutex>
 #include <thread>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/peers.h"
@@ -30,6 +33,7 @@ struct CohortCudaCommunicator {
   cudaEvent_t barrier_event = nullptr;
   int32_t peer_mode = kCohortCudaPeersAuto;
   cohort::cuda::PeerSizes peer_sizes;  // asked for; 0: not
+  bool measures_sizes = false;
   cohort::cuda::Peers peers;
   std::atomic<bool> is_aborted{false};
 
@@ -89,6 +93,19 @@ CohortCudaError Enqueue(CohortCudaCommunicator* c, const char* what, Call call) 
   }
   return result == ncclInProgress ? Settle(c, what) : Ok();
 }
+
+// all[rank] = `own` of that rank, by way of the host. Waits for all. In a group of several.
+CohortCudaError GatherBytes(CohortCudaCommunicator* c, const void* own, std::size_t bytes,
+                            void* all);  // peers.cc
+template <class T>
+CohortCudaError GatherFromAll(CohortCudaCommunicator* c, const T& own, std::vector<T>* all) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  all->resize(static_cast<std::size_t>(c->world));
+  return GatherBytes(c, &own, sizeof(T), all->data());
+}
+
+// AllReduceSum whatever the peers' memory could do. (collectives.cc)
+CohortCudaError ReduceOverNccl(CohortCudaCommunicator* c, const CohortCudaTensor& inout);
 
 // Runs every collective once, so that NCCL has connected what they use and loaded its kernels
 // before a step is recorded. (collectives.cc)

@@ -180,6 +180,8 @@ CohortCudaError CommunicatorJoin(CohortCudaCommunicator* communicator) noexcept;
 CohortCudaError CommunicatorPoll(CohortCudaCommunicator* communicator, uint64_t* submitted,
                                  uint64_t* finished) noexcept;
 int32_t CommunicatorLinks(CohortCudaCommunicator* communicator, int32_t* links) noexcept;
+void CommunicatorSizes(CohortCudaCommunicator* communicator, int64_t* one_shot_bytes,
+                       int64_t* two_shot_bytes) noexcept;
 void CommunicatorAbort(CohortCudaCommunicator* communicator) noexcept;
 void CommunicatorDestroy(CohortCudaCommunicator* communicator) noexcept;
 

@@ -1,14 +1,18 @@
 #include "kernels/cuda/matmul_cache.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <optional>
 #include <system_error>
+#include <thread>
 
 namespace cohort::cuda {
 namespace {
@@ -72,6 +76,30 @@ bool ParseLine(const std::string& line, TunedAlgorithms* algorithms) {
   return true;
 }
 
+// Held while a file is read and replaced. A holder that does not let go is not waited for: then a
+// line may be lost, and is measured again at a later start.
+class FileLock {
+ public:
+  explicit FileLock(const std::string& path)
+      : file_(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+    while (file_ >= 0 && flock(file_, LOCK_EX | LOCK_NB) != 0 &&
+           std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  ~FileLock() {
+    if (file_ >= 0) {
+      close(file_);
+    }
+  }
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int file_;
+};
+
 std::string SystemError() { return std::generic_category().message(errno); }
 
 }  // namespace
@@ -108,12 +136,18 @@ TunedAlgorithms ReadMatMulCache(const std::string& path, const std::string& head
   return algorithms;
 }
 
-bool WriteMatMulCache(const std::string& path, const std::string& header,
-                      const TunedAlgorithms& algorithms, std::string* note) {
+bool AddToMatMulCache(const std::string& path, const std::string& header,
+                      const TunedAlgorithms& measured, std::string* note) {
+  const FileLock lock(path + ".lock");
+  std::string ignored;  // a file that tells nothing was noted when it was read first
+  TunedAlgorithms all = ReadMatMulCache(path, header, &ignored);
+  for (const auto& [key, tuned] : measured) {
+    all[key] = tuned;
+  }
   const std::string temporary = path + "." + std::to_string(getpid());
   std::ofstream file(temporary);
   file << header << '\n';
-  for (const auto& [key, tuned] : algorithms) {
+  for (const auto& [key, tuned] : all) {
     file << Line(key.first, key.second, tuned) << '\n';
   }
   file.close();

@@ -31,10 +31,11 @@ std::string MatMulCacheHeader(const CohortCudaDevice& device);
 TunedAlgorithms ReadMatMulCache(const std::string& path, const std::string& header,
                                 std::string* note);
 
-// Replaces the file at once, so that a process that reads it sees the old or the new one. False,
-// and a note, when that fails.
-bool WriteMatMulCache(const std::string& path, const std::string& header,
-                      const TunedAlgorithms& algorithms, std::string* note);
+// Adds `measured` to what the file holds by now: ranks of one machine that start together share it,
+// each with the products of its own slices. The file is replaced at once, so that a process that
+// reads it sees the old or the new one. False, and a note, when that fails.
+bool AddToMatMulCache(const std::string& path, const std::string& header,
+                      const TunedAlgorithms& measured, std::string* note);
 
 }  // namespace cohort::cuda
 

@@ -156,13 +156,13 @@ Product ProductOf(const CohortCudaProduct& product) {
 
 // Takes what is known into the device's plans and measures the rest.
 CohortCudaError TuneAll(CohortCudaDevice* device, const CohortCudaProduct* products, int64_t count,
-                        TunedAlgorithms* known, CohortCudaTuning* tuning) {
+                        const TunedAlgorithms& known, TunedAlgorithms* measured,
+                        CohortCudaTuning* tuning) {
   for (int64_t i = 0; i < count; ++i) {
     const Product product = ProductOf(products[i]);
     const int64_t tokens = products[i].tokens;
-    const auto found = known->find({product, tokens});
-    if (found != known->end() &&
-        TakesUpTo(device->blas, product, tokens, found->second.algorithm)) {
+    const auto found = known.find({product, tokens});
+    if (found != known.end() && TakesUpTo(device->blas, product, tokens, found->second.algorithm)) {
       device->plans->Tune(product, tokens, found->second.algorithm);
       ++tuning->known;
       continue;
@@ -174,7 +174,7 @@ CohortCudaError TuneAll(CohortCudaDevice* device, const CohortCudaProduct* produ
     }
     if (best.has_value()) {
       device->plans->Tune(product, tokens, best->algorithm);
-      (*known)[{product, tokens}] = *best;
+      (*measured)[{product, tokens}] = *best;
       ++tuning->measured;
     }
   }
@@ -193,9 +193,10 @@ CohortCudaError TuneMatMul(CohortCudaDevice* device, const CohortCudaProduct* pr
   if (path != nullptr) {
     known = ReadMatMulCache(path, header, &note);
   }
-  const CohortCudaError error = TuneAll(device, products, count, &known, tuning);
-  if (path != nullptr && tuning->measured > 0 && error.code == kCohortCudaOk) {
-    WriteMatMulCache(path, header, known, &note);
+  TunedAlgorithms measured;
+  const CohortCudaError error = TuneAll(device, products, count, known, &measured, tuning);
+  if (path != nullptr && !measured.empty() && error.code == kCohortCudaOk) {
+    AddToMatMulCache(path, header, measured, &note);
   }
   std::snprintf(tuning->note, sizeof(tuning->note), "%s", note.c_str());
   return error;

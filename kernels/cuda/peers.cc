@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/communicator.h"
 #include "kernels/cuda/entries.h"
+#include "kernels/cuda/peer_sizes.h"
 
 namespace cohort::cuda {
 namespace {
@@ -91,32 +92,6 @@ CohortCudaError MakeIdentity(CohortCudaCommunicator* c, Identity* own) {
                     cudaIpcGetMemHandle(&own->handle, c->peers.buffer) == cudaSuccess;
   cudaGetLastError();
   return error;
-}
-
-// all[rank] = `own` of that rank.
-template <class T>
-CohortCudaError Gather(CohortCudaCommunicator* c, const T& own, std::vector<T>* all) {
-  all->resize(static_cast<std::size_t>(c->world));
-  T* const gathered = reinterpret_cast<T*>(c->scratch);
-  cudaError_t result = cudaMemcpyAsync(gathered + c->rank, &own, sizeof(T), cudaMemcpyHostToDevice,
-                                       c->device->stream);
-  if (result != cudaSuccess) {
-    return FromCuda(c, result, "meeting the other ranks");
-  }
-  CohortCudaError error = Enqueue(c, "meeting the other ranks", [&](ncclComm_t comm) {
-    return ncclAllGather(gathered + c->rank, gathered, sizeof(T), ncclInt8, comm,
-                         c->device->stream);
-  });
-  if (error.code == kCohortCudaOk) {
-    error = Barrier(c);
-  }
-  if (error.code != kCohortCudaOk) {
-    return error;
-  }
-  result = cudaMemcpyAsync(all->data(), gathered, sizeof(T) * all->size(), cudaMemcpyDeviceToHost,
-                           c->device->stream);
-  return FromCuda(c, result == cudaSuccess ? cudaStreamSynchronize(c->device->stream) : result,
-                  "meeting the other ranks");
 }
 
 // The ordinal here of a GPU of this host; negative when this process does not see it.
@@ -209,7 +184,7 @@ bool OpenBuffers(CohortCudaCommunicator* c, const std::vector<Identity>& all) {
 CohortCudaError Prepare(CohortCudaCommunicator* c, const std::vector<Identity>& all) {
   Peers& peers = c->peers;
   peers.sizes.one_shot = c->peer_sizes.one_shot > 0
-                             ? std::min(c->peer_sizes.one_shot, kMaxPeerBytes * 2 / c->world)
+                             ? std::min(c->peer_sizes.one_shot, MostOneShotBytes(c->world))
                              : DefaultOneShotBytes(c->world);
   peers.sizes.two_shot =
       c->peer_sizes.two_shot > 0 ? std::min(c->peer_sizes.two_shot, kMaxPeerBytes) : kMaxPeerBytes;
@@ -247,12 +222,36 @@ uint32_t Read(const uint32_t& word) {
 
 }  // namespace
 
+CohortCudaError GatherBytes(CohortCudaCommunicator* c, const void* own, std::size_t bytes,
+                            void* all) {
+  char* const gathered = c->scratch;
+  char* const of_rank = gathered + static_cast<std::size_t>(c->rank) * bytes;
+  cudaError_t result =
+      cudaMemcpyAsync(of_rank, own, bytes, cudaMemcpyHostToDevice, c->device->stream);
+  if (result != cudaSuccess) {
+    return FromCuda(c, result, "meeting the other ranks");
+  }
+  CohortCudaError error = Enqueue(c, "meeting the other ranks", [&](ncclComm_t comm) {
+    return ncclAllGather(of_rank, gathered, bytes, ncclInt8, comm, c->device->stream);
+  });
+  if (error.code == kCohortCudaOk) {
+    error = Barrier(c);
+  }
+  if (error.code != kCohortCudaOk) {
+    return error;
+  }
+  result = cudaMemcpyAsync(all, gathered, bytes * static_cast<std::size_t>(c->world),
+                           cudaMemcpyDeviceToHost, c->device->stream);
+  return FromCuda(c, result == cudaSuccess ? cudaStreamSynchronize(c->device->stream) : result,
+                  "meeting the other ranks");
+}
+
 CohortCudaError MeetPeers(CohortCudaCommunicator* c) {
   Identity own;
   CohortCudaError error = MakeIdentity(c, &own);
   std::vector<Identity> all;
   if (error.code == kCohortCudaOk) {
-    error = Gather(c, own, &all);
+    error = GatherFromAll(c, own, &all);
   }
   if (error.code != kCohortCudaOk) {
     return error;
@@ -268,7 +267,7 @@ CohortCudaError MeetPeers(CohortCudaCommunicator* c) {
   // Also tells that every head is clean.
   std::vector<int32_t> all_can;
   if (error.code == kCohortCudaOk) {
-    error = Gather(c, can_reduce, &all_can);
+    error = GatherFromAll(c, can_reduce, &all_can);
   }
   c->peers.can_reduce =
       error.code == kCohortCudaOk && std::find(all_can.begin(), all_can.end(), 0) == all_can.end();

@@ -15,6 +15,7 @@ namespace cohort::cuda {
 struct PeerSizes {
   int64_t one_shot = 0;
   int64_t two_shot = 0;
+  int64_t most() const { return one_shot > two_shot ? one_shot : two_shot; }
 };
 
 struct Peers {

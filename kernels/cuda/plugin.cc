@@ -76,6 +76,7 @@ constexpr CohortCudaTable kTable = {
     .all_reduce_add_rms_norm = AllReduceAddRmsNorm,
     .barrier = Barrier,
     .communicator_links = CommunicatorLinks,
+    .communicator_sizes = CommunicatorSizes,
     .communicator_poll = CommunicatorPoll,
     .communicator_abort = CommunicatorAbort,
     .communicator_destroy = CommunicatorDestroy,

@@ -8,6 +8,7 @@ from conftest import BINARY, ROOT, Server, chat_text, pocket_examples
 
 EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
 MODELS = {"pocket": "pocket", "pocket-moe": ROOT / "deploy/pocket-moe"}
+ON_A_GPU = ("--device", "cuda", "--product-tuning", "off", "--reduction-sizes", "usual")
 EXAMPLE = pocket_examples()[0]
 
 pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="the emulated GPU is not built")
@@ -21,12 +22,12 @@ def ask(server):
 def test_fp32_gives_the_tokens_of_the_cpu(model, tp):
     with Server(MODELS[model], "--device", "cpu", "--dtype", "fp32") as server:
         expected = ask(server)["token_ids"]
-    with Server(MODELS[model], "--device", "cuda", "--dtype", "fp32", "--tp", tp, binary=str(EMULATED)) as server:
+    with Server(MODELS[model], *ON_A_GPU, "--dtype", "fp32", "--tp", tp, binary=str(EMULATED)) as server:
         assert all("Emulated GPU" in rank["device"] for rank in server.status()["ranks"])
         assert ask(server)["token_ids"] == expected
 
 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_bf16_answers_rightly(model):
-    with Server(MODELS[model], "--device", "cuda", "--dtype", "bf16", binary=str(EMULATED)) as server:
+    with Server(MODELS[model], *ON_A_GPU, "--dtype", "bf16", binary=str(EMULATED)) as server:
         assert ask(server)["text"] == EXAMPLE["answer"]

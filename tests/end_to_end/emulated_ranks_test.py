@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 
@@ -15,6 +16,9 @@ from second_node_test import PATIENT, free_port, node
 EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
 IDS = ("--token-ids", "300,17,42,5,99,256,411,3", "--max-tokens", "6", "--ignore-eos")
 
+# Choices by the clock take their time here, and mean nothing.
+NOT_BY_THE_CLOCK = ("--product-tuning", "off", "--reduction-sizes", "usual")
+
 pytestmark = pytest.mark.skipif(not EMULATED.exists(), reason="the emulated GPU is not built")
 
 
@@ -22,8 +26,8 @@ def with_gpus(count):
     return {"COHORT_EMULATOR_DEVICES": str(count), "COHORT_EMULATOR_MEMORY_MIB": "8192"}
 
 
-def serve(model, gpus, *flags):
-    return Server(model, "--device", "cuda", *flags, binary=str(EMULATED), variables=with_gpus(gpus))
+def serve(model, gpus, *flags, tuning=NOT_BY_THE_CLOCK):
+    return Server(model, "--device", "cuda", *tuning, *flags, binary=str(EMULATED), variables=with_gpus(gpus))
 
 
 def refusal(model, gpus, *flags):
@@ -40,12 +44,14 @@ def expected(tiny):
 
 
 def test_ranks_with_a_gpu_each_give_the_tokens_of_the_cpu(tiny, expected):
-    with serve(tiny, 2, "--tp", "2", "--require-nvlink") as server:
+    sizes = ("--product-tuning", "off", "--reduction-sizes", "64KiB:128KiB")
+    with serve(tiny, 2, "--tp", "2", "--require-nvlink", tuning=sizes) as server:
         assert server.tokens(*IDS) == expected
         for rank in server.status()["ranks"]:
             assert rank["device"].startswith(f"cuda:{rank['rank']} "), rank
             peer = 1 - rank["rank"]
-            assert rank["transport"] == f"NVLink (P2P/CUMEM) to rank {peer}; small reductions over peer memory"
+            assert rank["transport"] == (f"NVLink (P2P/CUMEM) to rank {peer}; small reductions over peer memory "
+                                         "(one shot to 65536, two to 131072 bytes)")
 
 
 def test_three_ranks_share_a_gpu(tiny, expected):
@@ -101,6 +107,27 @@ def test_a_killed_rank_ends_the_request_and_the_group_comes_back(tiny, expected,
         assert new[1 - victim] == pids[1 - victim], "the survivor keeps its process and weights"
         assert new[victim] != pids[victim] and not process_is_alive(pids[victim])
         assert server.tokens(*IDS) == expected
+
+
+def tuned(server):
+    """By rank, how many products the file knew and how many were timed."""
+    lines = re.findall(r"event=products_tuned rank=(\d+) known=(\d+) measured=(\d+)", server.stop()[1])
+    return {int(rank): (int(known), int(measured)) for rank, known, measured in lines}
+
+
+def test_products_are_timed_once_for_all_ranks_of_a_machine(tiny, expected, tmp_path):
+    flags = ("--tp", "2", "--max-batch-tokens", "64")
+    tuning = ("--product-tuning", "on", "--tuning-file", str(tmp_path / "products.txt"), "--reduction-sizes", "usual")
+    with serve(tiny, 2, *flags, tuning=tuning) as server:
+        assert server.tokens(*IDS) == expected
+        first = tuned(server)
+    with serve(tiny, 2, *flags, tuning=tuning) as server:
+        assert server.tokens(*IDS) == expected
+        second = tuned(server)
+    assert sorted(first) == sorted(second) == [0, 1]
+    for rank in first:
+        assert first[rank][1] > 0
+        assert second[rank] == (sum(first[rank]), 0)
 
 
 def test_more_ranks_than_gpus_are_refused_with_both_numbers(tiny):

@@ -32,6 +32,7 @@ ModelRun::ModelRun(const Flags& flags, const std::string& checkpoint, int64_t se
   options_.max_running = sequences;
   options_.max_batch_tokens = batch_tokens;
   options_.kv_blocks = sequences * ((max_len + options_.block_size - 1) / options_.block_size);
+  options_.tune_products = Number(flags, "tune") != 0;
   std::unique_ptr<Device> device = OpenDevice(flags);
   Device& kept = *device;  // by the worker
   auto worker = Worker::Create(config_, options_, std::move(device), nullptr);
@@ -128,6 +129,7 @@ void MeasureDecode(int argc, char** argv) {
                                                   {"context", "128"},
                                                   {"steps", "64"},
                                                   {"batch-tokens", "512"},
+                                                  {"tune", "1"},
                                                   {"suffix", ""}}));
   const int64_t context = Number(flags, "context"), steps = Number(flags, "steps");
   const int64_t rounds = Number(flags, "rounds");
@@ -171,6 +173,7 @@ void MeasurePrefill(int argc, char** argv) {
                                                   {"checkpoint", ""},
                                                   {"prompts", "4096"},
                                                   {"batch-tokens", "4096"},
+                                                  {"tune", "1"},
                                                   {"suffix", ""}}));
   const std::vector<int64_t> prompts = Numbers(flags, "prompts");
   const int64_t longest = *std::max_element(prompts.begin(), prompts.end());

@@ -34,6 +34,7 @@ wait_for() {
 serve() {
   local model=$1
   shift
+  [[ $DRY -eq 0 ]] || set -- "$@" --product-tuning off  # an emulated GPU would time for a minute
   : > "$work/ready"
   "$bin/cohort" serve "$model" --listen 127.0.0.1:0 "$@" > "$work/ready" 2>> "$work/server.log" &
   server_pid=$!
@@ -110,7 +111,7 @@ tool() {
     head -n 1 | grep .
 }
 
-step_device() { "$bin/cohort_gpu_bench" decode --model="$models/pocket" --context=64 --steps=4 --rounds=1; }
+step_device() { "$bin/cohort_gpu_bench" decode --model="$models/pocket" --context=64 --steps=4 --rounds=1 --tune=0; }
 
 step_kernels() { # SEED
   local filter='*'
@@ -222,7 +223,7 @@ step_decode() { # MODEL BATCH CONTEXT STEPS
   local pocket=pocket
   [[ "$1" != *-A* ]] || pocket=pocket-moe
   bench decode --model="$1" --batches="$2" --context="$3" --steps="$4" \
-    -- --model="$models/$pocket" --batches=2 --context=16 --steps=2
+    -- --model="$models/$pocket" --batches=2 --context=16 --steps=2 --tune=0
 }
 step_decode_small() { step_decode Qwen2-0.5B 1 128 128 && step_decode Qwen2-1.5B 1 128 128; }
 step_decode_driver() { # MODEL on|off SUFFIX: one kernel for all layers, or one for each operation
@@ -235,10 +236,10 @@ step_decode_drivers() {
 }
 step_decode_checkpoint() {
   bench decode --model=Qwen2-7B --checkpoint="$checkpoint_folder" --batches=1 --context=128 --steps=64 \
-    -- --model=pocket --checkpoint="$models/pocket" --context=16 --steps=2
+    -- --model=pocket --checkpoint="$models/pocket" --context=16 --steps=2 --tune=0
 }
 step_prefill() { # MODEL
-  bench prefill --model="$1" --prompts=4096 --rounds=5 -- --model="$models/pocket" --prompts=32 --batch-tokens=16
+  bench prefill --model="$1" --prompts=4096 --rounds=5 -- --model="$models/pocket" --prompts=32 --batch-tokens=16 --tune=0
 }
 step_attention() {
   bench attention -- --contexts=32 --batches=1,2 --prompts=16 --heads=4 --kv-heads=2 --head-dim=64 --calls=2 --memory=1

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "tests/kernels/devices.h"
 #include "tests/kernels/reference_ops.h"
@@ -105,6 +106,30 @@ TEST_F(ProductTuningTest, FilesOfOthersAndDamagedOnesAreReplaced) {
       EXPECT_THAT(tuning.note, HasSubstr(path() + " is ignored: "));
       EXPECT_EQ(Tune(*Create(options), path()).known, 3);
     }
+  });
+}
+
+// Ranks of one machine with slices of their own.
+TEST_F(ProductTuningTest, DevicesThatMeasureAtTheSameTimeShareTheFile) {
+  OnEachLibrary([&](const DeviceOptions& options) {
+    std::vector<std::thread> ranks;
+    for (int64_t rank = 0; rank < 3; ++rank) {
+      ranks.emplace_back([&, rank] {
+        const std::vector<ProductShape> own = {{.tokens = 32, .in = 64, .out = 16 * (rank + 1)}};
+        const auto tuning = TuneProducts(*Create(options), own, path());
+        ASSERT_TRUE(tuning.ok()) << tuning.status();
+        EXPECT_EQ(tuning->measured, 1);
+      });
+    }
+    for (std::thread& rank : ranks) {
+      rank.join();
+    }
+    const std::vector<ProductShape> all = {{.tokens = 32, .in = 64, .out = 16},
+                                           {.tokens = 32, .in = 64, .out = 32},
+                                           {.tokens = 32, .in = 64, .out = 48}};
+    const auto tuning = TuneProducts(*Create(options), all, path());
+    ASSERT_TRUE(tuning.ok()) << tuning.status();
+    EXPECT_EQ(tuning->known, 3);
   });
 }
 

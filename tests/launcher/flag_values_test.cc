@@ -110,5 +110,16 @@ TEST(FlagValues, ASimulatedRankIsOneOfItsGroup) {
   }
 }
 
+TEST(FlagValues, SizesOfReductionsAreMeasuredUsualOrTwo) {
+  EXPECT_EQ(ParseReductionSizes("measured").value(), ReductionSizes());
+  const ReductionSizes usual = {.are_measured = false, .one_shot = 0, .two_shot = 0};
+  EXPECT_EQ(ParseReductionSizes("usual").value(), usual);
+  const ReductionSizes given = {.are_measured = false, .one_shot = 1 << 18, .two_shot = 1 << 20};
+  EXPECT_EQ(ParseReductionSizes("256KiB:1MiB").value(), given);
+  for (const char* text : {"", "auto", "1MiB", "1MiB:", ":1MiB", "0:1MiB", "1:2:3"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseReductionSizes(text).status())) << text;
+  }
+}
+
 }  // namespace
 }  // namespace cohort

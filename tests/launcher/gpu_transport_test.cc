@@ -56,6 +56,16 @@ TEST(DescribeTransport, GroupsRanks) {
   EXPECT_EQ(DescribeTransport({{1, kCohortCudaLinkHost, ""}}), "the host's memory to rank 1");
 }
 
+TEST(DescribeReductions, NamesTheSizesOfEachWay) {
+  PeerLinks links{.of_rank = {}, .reduces_over_peers = true, .one_shot_bytes = 4096};
+  EXPECT_EQ(DescribeReductions(links),
+            "; small reductions over peer memory (one shot to 4096 bytes)");
+  links.two_shot_bytes = 8192;
+  EXPECT_EQ(DescribeReductions(links),
+            "; small reductions over peer memory (one shot to 4096, two to 8192 bytes)");
+  EXPECT_EQ(DescribeReductions(PeerLinks()), "");
+}
+
 std::string Refusal(TransportRequirements requirements, const GpuPeer& peer) {
   return std::string(CheckTransport(requirements, 3, {peer}).message());
 }

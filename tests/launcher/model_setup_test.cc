@@ -244,6 +244,23 @@ TEST_F(SetUpModelTest, FlagsOfGpusNeedOne) {
   ExpectRefused("--embedding-memory is about GPUs");
 }
 
+TEST_F(SetUpModelTest, OnlyGpusHaveProductsToTune) {
+  options_.product_tuning = "on";
+  ExpectRefused("--product-tuning on is about GPUs");
+  options_.product_tuning = "auto";
+  EXPECT_TRUE(SetUpModel(options_).ok());
+  options_.tuning_file = "/tmp/products.txt";
+  ExpectRefused("--tuning-file is about GPUs");
+}
+
+TEST_F(SetUpModelTest, WhatIsDeterministicIsNotTuned) {
+  const auto setup = SetUpModel(options_);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  EXPECT_EQ(MakeRankConfiguration(options_, *setup).product_tuning(), "auto");
+  options_.deterministic = true;
+  EXPECT_EQ(MakeRankConfiguration(options_, *setup).product_tuning(), "off");
+}
+
 TEST_F(SetUpModelTest, ASimulatedRankIsAlone) {
   options_.simulated = {.rank = 1, .size = 2};
   const auto setup = SetUpModel(options_);

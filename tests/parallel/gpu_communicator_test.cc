@@ -182,6 +182,37 @@ TEST(GpuCommunicator, RoundsOverPeersDoNotMeetEachOther) {
   }
 }
 
+TEST(GpuCommunicator, MeasuredSizesAreThoseOfEveryRank) {
+  if (!HaveGpus(2)) {
+    GTEST_SKIP() << "needs 2 GPUs";
+  }
+  PluginCommunicatorOptions options;
+  options.peer_reduction = PeerReduction::kAlways;
+  options.measures_sizes = true;
+  std::mutex mutex;
+  std::vector<PeerLinks> all;
+  SpawnGpuRanks(2, options, [&](Device& device, PluginCommunicator& group) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      all.push_back(group.links());
+    }
+    for (const int64_t rows : {1, 300, 3000}) {  // 256 bytes to 768 KB: whatever way they go
+      const Tensor x = Upload(device, Values<float>(group.rank(), rows * 64), {rows, 64});
+      group.AllReduceSum(x.view());
+      EXPECT_TRUE(SameBits(Download<float>(device, x), SumInOrder<float>(2, 0, rows * 64)));
+    }
+    EXPECT_EQ(group.status(), absl::OkStatus());
+  });
+  ASSERT_EQ(all.size(), 2u);
+  for (const PeerLinks& links : all) {
+    EXPECT_EQ(links.one_shot_bytes, all[0].one_shot_bytes);
+    EXPECT_EQ(links.two_shot_bytes, all[0].two_shot_bytes);
+    EXPECT_LE(links.one_shot_bytes, int64_t{1} << 20);
+    EXPECT_LE(links.two_shot_bytes, int64_t{1} << 20);
+    EXPECT_EQ(links.reduces_over_peers, links.one_shot_bytes + links.two_shot_bytes > 0);
+  }
+}
+
 TEST(GpuCommunicator, RecordedReductionsGoOnFromWhereTheLastOneStopped) {
   if (!HaveGpus(2)) {
     GTEST_SKIP() << "needs 2 GPUs";

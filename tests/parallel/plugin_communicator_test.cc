@@ -136,6 +136,11 @@ CohortCudaTable MakeTable() {
     std::fill_n(links, c->group.world, static_cast<int32_t>(kCohortCudaLinkNvlink));
     return int32_t{1};
   };
+  table.communicator_sizes = [](CohortCudaCommunicator* c, int64_t* one_shot_bytes,
+                                int64_t* two_shot_bytes) {
+    *one_shot_bytes = c->group.one_shot_bytes;
+    *two_shot_bytes = c->group.two_shot_bytes;
+  };
   table.barrier = Enqueue;
   table.communicator_poll = Poll;
   table.communicator_abort = CountAbort;
@@ -185,6 +190,18 @@ TEST_F(PluginCommunicatorTest, JoinsWithItsRankIdAndDeadline) {
   EXPECT_EQ(other_side_.group.join_timeout_ms, 9000);
   EXPECT_EQ(other_side_.group.timeout_ms, 7000);
   EXPECT_EQ(std::string(other_side_.group.id.bytes, 128), std::string(128, 'u'));
+}
+
+TEST_F(PluginCommunicatorTest, SizesOfPeerReductionsAreGivenOrMeasured) {
+  PluginCommunicatorOptions options;
+  options.one_shot_bytes = 4096;
+  options.two_shot_bytes = 8192;
+  options.measures_sizes = true;
+  const auto communicator = MakePluginCommunicator(device_, options);
+  ASSERT_TRUE(communicator.ok()) << communicator.status();
+  EXPECT_EQ(other_side_.group.measures_sizes, 1);
+  EXPECT_EQ((*communicator)->links().one_shot_bytes, 4096);
+  EXPECT_EQ((*communicator)->links().two_shot_bytes, 8192);
 }
 
 TEST_F(PluginCommunicatorTest, AFailureToJoinSticks) {
