@@ -38,8 +38,7 @@ class ExpertExchange {
   // x [tokens, hidden] act and routing [tokens, k]: the rows of this rank's data-parallel group,
   // the same on all its ranks; tokens may be 0, and another number in every group. `out` as for
   // Combine(); `data`: the communicator of this rank's data group. `rows_of_groups`: those of every
-  // data-parallel group, or nothing where the host does not know them. Where it does, a replicated
-  // exchange only enqueues.
+  // data-parallel group, as the plan of the step says. So a replicated exchange only enqueues.
   virtual ExpertRows Dispatch(TensorView x, const Routing& routing, TensorView out,
                               Communicator& data, absl::Span<const int64_t> rows_of_groups) = 0;
 

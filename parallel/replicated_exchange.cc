@@ -30,8 +30,6 @@ absl::StatusOr<std::unique_ptr<ExpertExchange>> ReplicatedExchange::Create(
   ASSIGN_OR_RETURN(exchange->own_, device.Allocate({options.max_tokens, words}, DType::kI32));
   ASSIGN_OR_RETURN(exchange->gathered_, device.Allocate({rows, words}, DType::kI32));
   ASSIGN_OR_RETURN(exchange->numbers_, device.Allocate({rows}, DType::kI32));
-  ASSIGN_OR_RETURN(exchange->own_count_, device.Allocate({1}, DType::kI32));
-  ASSIGN_OR_RETURN(exchange->counts_, device.Allocate({exchange->groups_}, DType::kI32));
   std::vector<int32_t> numbers(static_cast<size_t>(rows));
   std::iota(numbers.begin(), numbers.end(), 0);
   device.CopyFromHost(numbers.data(), exchange->numbers_.view());
@@ -47,20 +45,7 @@ int64_t ReplicatedExchange::Bytes(const ExpertExchangeOptions& options, const Sh
   const ExpertRowShape shape = ExpertRowShape::Of(options, plan);
   const int64_t rows = groups * options.max_tokens;
   return ExpertRowBuffer::Bytes(shape, rows) +
-         SizeOf(DType::kI32) * ((rows + options.max_tokens) * shape.words() + rows + groups + 1);
-}
-
-std::vector<int64_t> ReplicatedExchange::GatherRowCounts(int64_t tokens, Communicator& data) const {
-  std::vector<Range> places;
-  for (int64_t group = 0; group < groups_; ++group) {
-    places.push_back({group, group + 1});
-  }
-  const int32_t own = static_cast<int32_t>(tokens);
-  device_.CopyFromHost(&own, own_count_.view());
-  data.AllGather(Flat(own_count_.view()), places, Flat(counts_.view()));
-  std::vector<int32_t> counts(static_cast<size_t>(groups_));
-  device_.CopyToHost(counts_.view(), counts.data());
-  return {counts.begin(), counts.end()};
+         SizeOf(DType::kI32) * ((rows + options.max_tokens) * shape.words() + rows);
 }
 
 std::vector<Range> ReplicatedExchange::PartsOf(absl::Span<const int64_t> rows_of_groups) {
@@ -71,6 +56,10 @@ std::vector<Range> ReplicatedExchange::PartsOf(absl::Span<const int64_t> rows_of
     begin += rows;
   }
   return parts;
+}
+
+bool ReplicatedExchange::HasFailed(const Communicator& data) const {
+  return device_.kind() == "cpu" && !data.status().ok();
 }
 
 void ReplicatedExchange::CopyRows(TensorView from, TensorView to) const {
@@ -98,17 +87,8 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   if (groups_ == 1) {
     return {.x = x, .routing = routing, .sums = out};
   }
-  // While a step is recorded nothing may ask the communicator: what a failed gather left is then
-  // computed with, and thrown away with the step.
-  is_known_ = !rows_of_groups.empty();
-  std::vector<int64_t> counts(rows_of_groups.begin(), rows_of_groups.end());
-  if (!is_known_) {
-    counts = GatherRowCounts(x.rows(), data);
-    if (!data.status().ok()) {  // the counts mean nothing
-      return {.x = rows_.x(0), .routing = rows_.routing(0), .sums = rows_.sums(0)};
-    }
-  }
-  std::vector<Range> parts = PartsOf(counts);
+  CHECK_EQ(static_cast<int64_t>(rows_of_groups.size()), groups_);
+  std::vector<Range> parts = PartsOf(rows_of_groups);
   own_rows_ = parts[static_cast<size_t>(data.rank())];
   CHECK_EQ(own_rows_.size(), x.rows());
   int64_t rows = parts.back().end;
@@ -123,7 +103,7 @@ ExpertRows ReplicatedExchange::Dispatch(TensorView x, const Routing& routing, Te
   }
   const TensorView gathered = gathered_.view().Rows(0, rows);
   data.AllGather(Flat(own), parts, Flat(gathered));
-  rows = is_known_ || data.status().ok() ? rows : 0;  // of a failed gather nothing is used
+  rows = HasFailed(data) ? 0 : rows;
   const ExpertRows all = {
       .x = rows_.x(rows), .routing = rows_.routing(rows), .sums = rows_.sums(rows)};
   const PackedColumns received = ColumnsOf(gathered.Rows(0, rows));
@@ -138,7 +118,7 @@ void ReplicatedExchange::Combine(const ExpertRows& rows, TensorView out, Communi
     return;
   }
   data.AllReduceSum(rows.sums);
-  if (is_known_ || data.status().ok()) {
+  if (!HasFailed(data)) {
     device_.ops().GatherRows(rows.sums, Numbers(own_rows_), out);
   }
 }

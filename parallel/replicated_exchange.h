@@ -27,8 +27,9 @@ class ReplicatedExchange : public ExpertExchange {
   explicit ReplicatedExchange(Device& device) : device_(device) {}
   // Of every group, from the first of its rows to the one after its last.
   static std::vector<Range> PartsOf(absl::Span<const int64_t> rows_of_groups);
-  // The same where the groups have to tell each other. Waits for the device.
-  std::vector<int64_t> GatherRowCounts(int64_t tokens, Communicator& data) const;
+  // What a failed collective left is not computed with, where the host can ask in the middle of a
+  // step. A device that records cannot be asked; its operations take whatever ids there are.
+  bool HasFailed(const Communicator& data) const;
   // The first rows of `from`, as many as `to` has.
   void CopyRows(TensorView from, TensorView to) const;
   TensorView Numbers(Range range) const;
@@ -47,11 +48,7 @@ class ReplicatedExchange : public ExpertExchange {
   Tensor own_;            // [max tokens, words] int32
   Tensor gathered_;       // [groups * max tokens, words] int32
   Tensor numbers_;        // [groups * max tokens] int32: 0, 1, 2, ...
-  Tensor own_count_;      // [1] int32
-  Tensor counts_;         // [groups] int32
-  // Of the exchange under way.
-  Range own_rows_;         // among those of all groups
-  bool is_known_ = false;  // how many rows there are was known beforehand
+  Range own_rows_;        // among those of all groups, in the exchange under way
 };
 
 }  // namespace cohort

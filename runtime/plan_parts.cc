@@ -54,4 +54,23 @@ absl::StatusOr<StepPlan> PartOf(StepPlan whole, int group, int groups, int64_t s
   return whole;
 }
 
+GroupRows RowsOfGroups(const StepPlan& whole, int groups, int64_t slots) {
+  GroupRows counts;
+  counts.all.resize(static_cast<size_t>(groups));
+  counts.wanted.resize(static_cast<size_t>(groups));
+  for (const SequenceRows& rows : whole.rows) {
+    const int64_t group = int64_t{rows.slot} / slots;
+    if (group >= groups) {
+      continue;
+    }
+    const std::vector<int32_t>& targets = rows.score_targets;
+    const bool samples_another = rows.sample && (targets.empty() || targets.back() < 0);
+    counts.all[static_cast<size_t>(group)] += static_cast<int64_t>(rows.tokens.size());
+    counts.wanted[static_cast<size_t>(group)] +=
+        std::count_if(targets.begin(), targets.end(), [](int32_t target) { return target >= 0; }) +
+        (samples_another ? 1 : 0);
+  }
+  return counts;
+}
+
 }  // namespace cohort

@@ -87,12 +87,12 @@ Qwen2::StepContext Qwen2::Begin(const StepRows& step, Communicator& tp, Communic
 // `c` with the wanted rows alone, after the projections, when nothing needs `c.normed` and the keys
 // and values are stored: buffers whose contents are spent receive the rows of others.
 Qwen2::StepContext Qwen2::Narrow(const StepContext& c, const StepRows& step) {
+  StepContext narrow = c;
+  narrow.rows_of_groups = step.wanted_of_groups;  // others may have fewer where this one has not
   if (step.all_wanted()) {
-    return c;
+    return narrow;
   }
   const auto rows = [&](TensorView view) { return view.Rows(0, step.wanted_batch.tokens); };
-  CHECK(c.rows_of_groups.empty()) << "other groups do not know how many rows are wanted here";
-  StepContext narrow = c;
   narrow.batch = step.wanted_batch;
   narrow.residual = rows(c.normed);
   narrow.normed = rows(c.residual);

@@ -223,6 +223,7 @@ StepRows RecordedSteps::RowsOf(int64_t size) const {
       .longest_chunk = 1};
   rows.wanted_batch = rows.batch;
   rows.rows_of_groups = rows_of_groups_;
+  rows.wanted_of_groups = rows_of_groups_;
   return rows;
 }
 

@@ -15,8 +15,9 @@ struct StepRows {
   BatchView batch;         // all rows
   TensorView wanted;       // [n] int32, ascending: the rows whose logits may be asked for
   BatchView wanted_batch;  // these rows alone, with the same block tables
-  // Where the host knows them: the rows that every data-parallel group has in this step.
+  // Of every data-parallel group, where they exchange rows.
   absl::Span<const int64_t> rows_of_groups;
+  absl::Span<const int64_t> wanted_of_groups;
   bool all_wanted() const { return wanted_batch.tokens == batch.tokens; }
 };
 

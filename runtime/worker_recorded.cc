@@ -108,6 +108,9 @@ absl::Status Worker::State::Named(const absl::Status& status, uint64_t step) con
 absl::Status Worker::State::Enqueue(const StepPlan& whole) {
   RETURN_IF_ERROR(CheckTurn(whole));
   const std::optional<StepKind> kind = RecordedKind(whole);
+  if (!kind.has_value() && parts_.model->exchanges_rows()) {
+    group_rows_ = RowsOfGroups(whole, options_.parallelism.dp, options_.max_running);
+  }
   absl::Status enqueued;
   if (options_.parallelism.dp == 1) {
     enqueued = EnqueuePart(whole, kind);

@@ -185,7 +185,10 @@ absl::Status Worker::State::AddRows(const SequenceRows& rows, size_t sequence) {
 absl::Status Worker::State::Compute() {
   // Other groups may need this one's experts.
   if (parts_.batch.tokens() > 0 || parts_.model->exchanges_rows()) {
-    parts_.model->Forward(parts_.batch.Upload(), parts_.kv, *tensor_group_, *data_group_);
+    StepRows rows = parts_.batch.Upload();
+    rows.rows_of_groups = group_rows_.all;
+    rows.wanted_of_groups = group_rows_.wanted;
+    parts_.model->Forward(rows, parts_.kv, *tensor_group_, *data_group_);
     parts_.chooser.Run(*parts_.model, *tensor_group_);
   }
   const absl::Status device_status = parts_.device->Synchronize();

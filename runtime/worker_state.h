@@ -14,6 +14,7 @@
 #include "runtime/expert_load.h"
 #include "runtime/kv_cache.h"
 #include "runtime/metered_device.h"
+#include "runtime/plan_parts.h"
 #include "runtime/position_rule.h"
 #include "runtime/qwen2.h"
 #include "runtime/recordable_slots.h"
@@ -114,7 +115,8 @@ class Worker::State {
   std::vector<int32_t> sources_;         // of a recorded step
   std::vector<RecordedRow> recorded_rows_;
   std::vector<int32_t> expert_hits_;
-  std::mutex mutex_;  // of the pointers, against Abort() from another thread
+  GroupRows group_rows_;  // of the plan that is computed, where groups exchange rows
+  std::mutex mutex_;      // of the pointers, against Abort() from another thread
   std::unique_ptr<Communicator> tensor_group_;
   std::unique_ptr<Communicator> data_group_;
 };

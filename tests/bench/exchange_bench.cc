@@ -137,11 +137,16 @@ class Bench {
     return TenthMicroseconds(ranks_, rounds, [&](Communicator& group) {
       const size_t rank = static_cast<size_t>(group.rank());
       const int64_t own = (rows + ranks_ - 1 - group.rank()) / ranks_;
+      std::vector<int64_t> rows_of_groups;
+      for (int group_rank = 0; group_rank < ranks_; ++group_rank) {
+        rows_of_groups.push_back((rows + ranks_ - 1 - group_rank) / ranks_);
+      }
       const RankRows& memory = rows_[rank];
       const TensorView out = memory.out.view().Rows(0, own);
       const ExpertRows dispatched = exchanges[rank]->Dispatch(
           memory.x.view().Rows(0, own),
-          {memory.ids.view().Rows(0, own), memory.weights.view().Rows(0, own)}, out, group, {});
+          {memory.ids.view().Rows(0, own), memory.weights.view().Rows(0, own)}, out, group,
+          rows_of_groups);
       exchanges[rank]->Combine(dispatched, out, group);
     });
   }

@@ -47,5 +47,26 @@ TEST(PlanParts, ASlotOfNoGroupIsNotPassedOver) {
   EXPECT_EQ(status.message(), "the plan names slot 8 of 8");
 }
 
+TEST(PlanParts, RowsAndWantedOnesAreCountedByGroup) {
+  StepPlan whole;
+  whole.rows.resize(4);
+  whole.rows[0].slot = 1;  // a prompt that is not over
+  whole.rows[0].tokens.resize(5);
+  whole.rows[1].slot = 3;  // scored, and sampled from its last row, which has a target too
+  whole.rows[1].tokens.resize(3);
+  whole.rows[1].score_targets = {-1, 7, 8};
+  whole.rows[1].sample = true;
+  whole.rows[2].slot = 8;  // the same without a target there
+  whole.rows[2].tokens.resize(2);
+  whole.rows[2].score_targets = {7, -1};
+  whole.rows[2].sample = true;
+  whole.rows[3].slot = 11;  // a decode
+  whole.rows[3].tokens.resize(1);
+  whole.rows[3].sample = true;
+  const GroupRows counts = RowsOfGroups(whole, 3, kSlots);
+  EXPECT_EQ(counts.all, (std::vector<int64_t>{8, 0, 3}));
+  EXPECT_EQ(counts.wanted, (std::vector<int64_t>{2, 0, 3}));
+}
+
 }  // namespace
 }  // namespace cohort
