@@ -438,6 +438,9 @@ typedef struct CohortCudaTable {
                          const CohortCudaTensor* out);
   void (*take_picks)(CohortCudaDevice* device, const CohortCudaTensor* picks,
                      const CohortCudaTensor* tokens);
+  void (*sample_undecided)(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                           const CohortCudaTensor* sampling, int64_t valid_ids,
+                           const CohortCudaTensor* tokens);
   void (*select_ids)(CohortCudaDevice* device, const CohortCudaTensor* sources,
                      const CohortCudaTensor* last_tokens, const CohortCudaTensor* ids);
   void (*store_tokens)(CohortCudaDevice* device, const CohortCudaTensor* tokens,

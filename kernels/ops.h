@@ -288,6 +288,12 @@ class Ops {
   // is one. picks [n, ranks * 2] int32, dense; tokens [n] int32.
   void TakePicks(TensorView picks, TensorView tokens);
 
+  // tokens[i] = what Sample() chooses of the whole row by its settings in device memory, where
+  // tokens[i] is kUndecided. logits [n, vocabulary] fp32; sampling [n, kSamplingWords] int32;
+  // tokens [n] int32.
+  void SampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                       TensorView tokens);
+
   // ids[i] = sources[i] where it is an id, else the token that slot -1 - sources[i] sampled last.
   // sources, ids [n] int32; last_tokens [slots] int32. A slot whose last token is none (below 0)
   // gives id 0.
@@ -353,6 +359,8 @@ class Ops {
   virtual void DoRecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses,
                                int64_t rank, const VocabularySlice& slice, TensorView out) = 0;
   virtual void DoTakePicks(TensorView picks, TensorView tokens) = 0;
+  virtual void DoSampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                                 TensorView tokens) = 0;
   virtual void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) = 0;
   virtual void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) = 0;
   virtual void DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits, int64_t first_id,

@@ -147,6 +147,18 @@ void Ops::TakePicks(TensorView picks, TensorView tokens) {
   }
 }
 
+void Ops::SampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                          TensorView tokens) {
+  CheckLogits(logits, "SampleUndecided logits");
+  CheckSampling(sampling, logits.rows(), "SampleUndecided sampling");
+  CHECK(valid_ids >= 0 && valid_ids <= logits.columns())
+      << "SampleUndecided valid_ids is " << valid_ids << " of " << logits.columns();
+  CheckIndices(tokens, logits.rows(), "SampleUndecided tokens");
+  if (logits.rows() > 0) {
+    DoSampleUndecided(logits, sampling, valid_ids, tokens);
+  }
+}
+
 void Ops::ChooseRecorded(TensorView records, int64_t ranks, TensorView sampling, int64_t valid_ids,
                          TensorView tokens) {
   CheckRecorded({records, ranks, sampling, tokens}, "ChooseRecorded");

@@ -85,6 +85,7 @@ constexpr Entry kEntries[] = {
     COHORT_ENTRY(recorded_masses),
     COHORT_ENTRY(recorded_picks),
     COHORT_ENTRY(take_picks),
+    COHORT_ENTRY(sample_undecided),
     COHORT_ENTRY(select_ids),
     COHORT_ENTRY(store_tokens),
     COHORT_ENTRY(sample),

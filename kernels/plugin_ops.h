@@ -57,6 +57,8 @@ class PluginOps : public Ops {
   void DoRecordedPicks(TensorView logits, const RecordedRows& rows, TensorView masses, int64_t rank,
                        const VocabularySlice& slice, TensorView out) override;
   void DoTakePicks(TensorView picks, TensorView tokens) override;
+  void DoSampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                         TensorView tokens) override;
   void DoSelectIds(TensorView sources, TensorView last_tokens, TensorView ids) override;
   void DoStoreTokens(TensorView tokens, TensorView slots, TensorView last_tokens) override;
   // plugin_sampling.cc

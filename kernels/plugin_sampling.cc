@@ -136,6 +136,14 @@ void PluginOps::DoTakePicks(TensorView picks, TensorView tokens) {
   table_->take_picks(device_, &plugin_picks, &plugin_tokens);
 }
 
+void PluginOps::DoSampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                                  TensorView tokens) {
+  const CohortCudaTensor plugin_logits = ToPlugin(logits);
+  const CohortCudaTensor plugin_sampling = ToPlugin(sampling);
+  const CohortCudaTensor plugin_tokens = ToPlugin(tokens);
+  table_->sample_undecided(device_, &plugin_logits, &plugin_sampling, valid_ids, &plugin_tokens);
+}
+
 void PluginOps::DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits,
                              int64_t first_id, TensorView out) {
   MakeRoomForEdits(edits);

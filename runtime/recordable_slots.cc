@@ -7,10 +7,11 @@
 namespace cohort {
 
 RecordableSlots::RecordableSlots(int64_t first_slot, int groups, int64_t slots_per_group,
-                                 int64_t valid_ids)
+                                 int64_t valid_ids, bool has_whole_rows)
     : first_slot_(first_slot),
       slots_per_group_(slots_per_group),
       valid_ids_(valid_ids),
+      has_whole_rows_(has_whole_rows),
       slots_(static_cast<size_t>(groups * slots_per_group)),
       rows_of_group_(static_cast<size_t>(groups)) {}
 
@@ -41,6 +42,7 @@ std::optional<StepKind> RecordableSlots::KindOf(const StepPlan& plan) {
     }
     kind.candidates = std::max(kind.candidates, slot->candidates);
     kind.by_mass = kind.by_mass || slot->by_mass;
+    kind.whole_rows = kind.whole_rows || slot->whole_row;
     ++rows_of_group_[static_cast<size_t>((slot - slots_.data()) / slots_per_group_)];
   }
   kind.rows = *std::max_element(rows_of_group_.begin(), rows_of_group_.end());
@@ -53,7 +55,8 @@ void RecordableSlots::Follow(const StepPlan& plan) {
       *slot = {
           .is_live = true,
           .by_mass = IsChosenByMass(admit.sampling, valid_ids_),
-          .candidates = RecordedCandidatesFor(admit.sampling, valid_ids_),
+          .whole_row = MayNeedWholeRow(admit.sampling, valid_ids_),
+          .candidates = RecordedCandidatesFor(admit.sampling, valid_ids_, has_whole_rows_),
           .length = admit.first_position,
           .free_length = admit.held_back_ids.empty() ? 0 : admit.prompt_tokens + admit.min_tokens};
     }

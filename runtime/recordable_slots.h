@@ -12,9 +12,10 @@ namespace cohort {
 
 // What recordings differ in.
 struct StepKind {
-  int64_t rows = 0;        // of the group that has most
-  int32_t candidates = 0;  // that tell every row's choice (RecordedCandidatesFor)
-  bool by_mass = false;    // some rows are chosen by mass
+  int64_t rows = 0;         // of the group that has most
+  int32_t candidates = 0;   // that tell every row's choice (RecordedCandidatesFor)
+  bool by_mass = false;     // some rows are chosen by mass
+  bool whole_rows = false;  // some rows may be chosen from all their logits
   bool operator==(const StepKind&) const = default;
 };
 
@@ -22,8 +23,10 @@ struct StepKind {
 // where they exchange rows. Then every rank of every group says the same of a plan.
 class RecordableSlots {
  public:
-  // Those from `first_slot` on. Ids below `valid_ids` may be chosen.
-  RecordableSlots(int64_t first_slot, int groups, int64_t slots_per_group, int64_t valid_ids);
+  // Those from `first_slot` on. Ids below `valid_ids` may be chosen. `has_whole_rows`: a rank has
+  // all columns of the logits.
+  RecordableSlots(int64_t first_slot, int groups, int64_t slots_per_group, int64_t valid_ids,
+                  bool has_whole_rows);
 
   void Reset();  // no slot holds a sequence
   // Nothing where a row of the plan is computed as it comes: of a prompt, with scores, with a
@@ -36,6 +39,7 @@ class RecordableSlots {
   struct Slot {
     bool is_live = false;
     bool by_mass = false;
+    bool whole_row = false;
     int32_t candidates = 0;
     uint64_t length = 0;       // positions planned so far
     uint64_t free_length = 0;  // from this length on no id is held back
@@ -47,6 +51,7 @@ class RecordableSlots {
   int64_t first_slot_;
   int64_t slots_per_group_;
   int64_t valid_ids_;
+  bool has_whole_rows_;
   std::vector<Slot> slots_;
   std::vector<int64_t> rows_of_group_;  // of the plan that is looked at
 };

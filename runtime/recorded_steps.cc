@@ -239,8 +239,8 @@ void RecordedSteps::Compute(const Key& key, const Group& group) {
   rows_of_groups_.assign(static_cast<size_t>(groups_), key.rows);
   group.model.Forward(RowsOf(key.rows), group.kv, group.tp, group.data);
 
-  // What is chosen by mass is read twice, so the logits of its rows must still be there.
-  const int64_t step = key.by_mass ? Qwen2::kMaxLogitRows : key.rows;
+  // What records do not decide is read again, so the logits of its rows must still be there.
+  const int64_t step = key.by_mass || key.whole_rows ? Qwen2::kMaxLogitRows : key.rows;
   for (int64_t begin = 0; begin < key.rows; begin += step) {
     Choose(begin, std::min(step, key.rows - begin), key, group);
   }
@@ -269,6 +269,10 @@ void RecordedSteps::Choose(int64_t begin, int64_t count, const Key& key, const G
   ops.ChooseRecorded(rows.records, ranks_, sampling, options_.valid_ids, rows.tokens);
   if (key.by_mass) {
     ChooseByMass(logits, rows, group.tp);
+  }
+  if (key.whole_rows) {
+    CHECK_EQ(ranks_, 1) << "ranks with whole rows";
+    ops.SampleUndecided(logits, sampling, options_.valid_ids, rows.tokens);
   }
 }
 
@@ -328,7 +332,8 @@ absl::Status RecordedSteps::Enqueue(absl::Span<const RecordedRow> rows, const St
   }
   device_.EnqueueCopyFromHost(turn.upload.view().data,
                               upload_.view().Rows(0, LayoutFor(size, options_).words));
-  RETURN_IF_ERROR(Run({size, CandidateBucketFor(kind.candidates), kind.by_mass}, group));
+  RETURN_IF_ERROR(
+      Run({size, CandidateBucketFor(kind.candidates), kind.by_mass, kind.whole_rows}, group));
   turn.rows = static_cast<int64_t>(rows.size());
   turn.is_filled_up = turn.rows < size;
   device_.EnqueueCopyToHost(tokens_.view().Rows(0, turn.rows), turn.tokens.view().data);

@@ -109,7 +109,8 @@ class RecordedSteps {
   struct Key {
     int64_t rows = 0;
     int32_t candidates = 0;
-    bool by_mass = false;  // some rows may be chosen by mass
+    bool by_mass = false;     // some rows may be chosen by mass
+    bool whole_rows = false;  // some may take all their logits
     auto operator<=>(const Key&) const = default;
   };
   struct Recorded {

@@ -29,7 +29,19 @@ int64_t StepBuckets::SizeFor(int64_t rows) const {
   return *std::lower_bound(sizes_.begin(), sizes_.end(), rows);
 }
 
-int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids) {
+bool IsChosenByMass(const SamplingParameters& sampling, int64_t valid_ids) {
+  return sampling.temperature > 0 && sampling.top_p == 1 &&
+         (sampling.top_k < 1 || sampling.top_k >= valid_ids);
+}
+
+bool MayNeedWholeRow(const SamplingParameters& sampling, int64_t valid_ids) {
+  const bool has_top_k = sampling.top_k >= 1 && sampling.top_k < valid_ids;
+  return sampling.temperature > 0 &&
+         (has_top_k ? sampling.top_k > kMaxCandidates : sampling.top_p < 1);
+}
+
+int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids,
+                              bool has_whole_rows) {
   const bool is_edited = sampling.NeedsHistory() || !sampling.logit_bias.empty() ||
                          !sampling.allowed_token_ids.empty();
   if (is_edited || sampling.logprobs >= 0) {
@@ -38,15 +50,11 @@ int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_
   if (sampling.temperature == 0) {
     return 1;
   }
-  if (sampling.top_k < 1 || sampling.top_k >= valid_ids) {
-    return sampling.top_p == 1 ? 1 : 0;  // by mass, relative to the largest logit
+  if (MayNeedWholeRow(sampling, valid_ids)) {
+    return has_whole_rows ? kMaxCandidates : 0;
   }
-  return sampling.top_k <= kMaxCandidates ? sampling.top_k : 0;
-}
-
-bool IsChosenByMass(const SamplingParameters& sampling, int64_t valid_ids) {
-  return sampling.temperature > 0 && sampling.top_p == 1 &&
-         (sampling.top_k < 1 || sampling.top_k >= valid_ids);
+  // By mass, relative to the largest logit, or among so many.
+  return IsChosenByMass(sampling, valid_ids) ? 1 : sampling.top_k;
 }
 
 int32_t CandidateBucketFor(int32_t candidates) {

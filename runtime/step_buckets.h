@@ -28,9 +28,14 @@ class StepBuckets {
 };
 
 // How many candidates of each rank tell a recorded step's choice under `sampling`; 0 where a
-// recorded step cannot choose: log-probabilities, logits that are edited, a top-p among all ids.
-// Where no filter but min-p is set one tells the largest logit, relative to which the masses are.
-int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids);
+// recorded step cannot choose: log-probabilities, logits that are edited, and, unless a rank
+// `has_whole_rows`, a top-k beyond the candidates or a top-p among all ids. Where no filter but
+// min-p is set one tells the largest logit, relative to which the masses are.
+int32_t RecordedCandidatesFor(const SamplingParameters& sampling, int64_t valid_ids,
+                              bool has_whole_rows);
+
+// Whether such candidates may leave a choice open that takes the whole row.
+bool MayNeedWholeRow(const SamplingParameters& sampling, int64_t valid_ids);
 
 // Whether a token is chosen by the masses of all ids: with a temperature and no filter but min-p.
 bool IsChosenByMass(const SamplingParameters& sampling, int64_t valid_ids);

@@ -51,7 +51,7 @@ class Worker::State {
         slots_(limits),
         recordable_(parts_.model->exchanges_rows() ? 0 : first_slot(),
                     parts_.model->exchanges_rows() ? options.parallelism.dp : 1,
-                    options.max_running, valid_ids_) {}
+                    options.max_running, valid_ids_, options.parallelism.tp == 1) {}
 
   static absl::StatusOr<std::unique_ptr<State>> Create(const ModelConfig& config,
                                                        WorkerOptions options,

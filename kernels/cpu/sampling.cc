@@ -162,6 +162,19 @@ void CpuOps::DoEditLogits(TensorView logits, absl::Span<const LogitEdits> edits,
   });
 }
 
+void CpuOps::DoSampleUndecided(TensorView logits, TensorView sampling, int64_t valid_ids,
+                               TensorView tokens) {
+  int32_t* chosen = tokens.As<int32_t>();
+  threads_.ParallelFor(logits.rows(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      if (chosen[row] == kUndecided) {
+        chosen[row] = SampleRow(RowOf(logits, row).subspan(0, static_cast<size_t>(valid_ids)),
+                                ReadSamplingRow(sampling.Row<int32_t>(row)), ThreadScratch());
+      }
+    }
+  });
+}
+
 void CpuOps::DoSample(TensorView logits, absl::Span<const SamplingRow> rows, int64_t valid_ids,
                       TensorView out) {
   int32_t* chosen = out.As<int32_t>();

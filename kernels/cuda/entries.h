@@ -132,6 +132,9 @@ void RoutedFfn(CohortCudaDevice* device, const CohortCudaTensor* x,
                const CohortCudaExpertScratch* scratch, const CohortCudaTensor* out) noexcept;
 
 // sampling.cu
+void SampleUndecided(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                     const CohortCudaTensor* sampling, int64_t valid_ids,
+                     const CohortCudaTensor* tokens) noexcept;
 void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaSamplingRow* rows, int64_t valid_ids,
             const CohortCudaTensor* out) noexcept;

@@ -64,6 +64,7 @@ constexpr CohortCudaTable kTable = {
     .recorded_masses = RecordedMasses,
     .recorded_picks = RecordedPicks,
     .take_picks = TakePicks,
+    .sample_undecided = SampleUndecided,
     .select_ids = SelectIds,
     .store_tokens = StoreTokens,
     .sample = Sample,

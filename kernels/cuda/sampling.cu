@@ -1,5 +1,6 @@
-// Sample: a token of a whole row of logits. The way of rows that the records of candidates do not
-// decide: top-k beyond them, or a flat top-p.
+// Sample, SampleUndecided: a token of a whole row of logits. The way of rows that the records of
+// candidates do not decide: top-k beyond them, or a flat top-p. The first has the rows' settings in
+// its parameters, the second finds them in device memory and leaves rows alone that have a token.
 //
 // One block handles one row, with a thread per id but 1024 at most, and goes over it several times:
 // for the largest logit; for the key from which on top-k, then top-p keep the ids, by a radix
@@ -126,12 +127,9 @@ __device__ int32_t InverseCdf(const RowView& row, const MassRule& rule, Word low
   return chosen;
 }
 
-__global__ void __launch_bounds__(kMaxThreads, 1)
-    SampleKernel(Rows<const float> logits, const __grid_constant__ Settings settings, int32_t ids,
-                 int32_t* out) {
-  WaitForPredecessor();
-  const SamplingRow& choice = settings.row[blockIdx.x];
-  const RowView row = {logits[blockIdx.x], ids};
+// By the whole block; every thread gets the token.
+__device__ int32_t ChooseFrom(const RowView& row, const SamplingRow& choice) {
+  const int32_t ids = row.ids;
   const Largest largest = FindLargest(row);
   int32_t chosen = largest.key == 0 ? kNoToken : IndexOf(largest.key);
   if (largest.key != 0 && choice.temperature != 0) {
@@ -155,9 +153,37 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
     const MassRule kept(logit, choice.temperature, LowestByMinP(choice, logit));
     chosen = InverseCdf(row, kept, lowest, UniformOf(choice));
   }
+  return chosen;
+}
+
+__global__ void __launch_bounds__(kMaxThreads, 1)
+    SampleKernel(Rows<const float> logits, const __grid_constant__ Settings settings, int32_t ids,
+                 int32_t* out) {
+  WaitForPredecessor();
+  const int32_t chosen = ChooseFrom({logits[blockIdx.x], ids}, settings.row[blockIdx.x]);
   if (threadIdx.x == 0) {
     out[blockIdx.x] = chosen;
   }
+}
+
+__global__ void __launch_bounds__(kMaxThreads, 1)
+    SampleUndecidedKernel(Rows<const float> logits, Rows<const int32_t> sampling, int32_t ids,
+                          int32_t* tokens) {
+  WaitForPredecessor();
+  LaunchSuccessor();
+  // All threads have read before one writes: ChooseFrom begins with a barrier.
+  if (tokens[blockIdx.x] != kUndecided) {
+    return;
+  }
+  const SamplingRow choice = ReadSamplingRow(sampling[blockIdx.x]);
+  const int32_t chosen = ChooseFrom({logits[blockIdx.x], ids}, choice);
+  if (threadIdx.x == 0) {
+    tokens[blockIdx.x] = chosen;
+  }
+}
+
+unsigned ThreadsFor(int64_t ids) {
+  return static_cast<unsigned>(std::clamp<int64_t>((ids + 31) / 32 * 32, 32, kMaxThreads));
 }
 
 }  // namespace
@@ -167,8 +193,7 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
             const CohortCudaTensor* out) noexcept {
   Activate(device);
   const int64_t count = logits->dims[0];
-  const unsigned threads =
-      static_cast<unsigned>(std::clamp<int64_t>((valid_ids + 31) / 32 * 32, 32, kMaxThreads));
+  const unsigned threads = ThreadsFor(valid_ids);
   for (int64_t begin = 0; begin < count; begin += kRowsPerLaunch) {
     const int64_t here = std::min<int64_t>(count - begin, kRowsPerLaunch);
     Settings settings{};
@@ -182,6 +207,16 @@ void Sample(CohortCudaDevice* device, const CohortCudaTensor* logits,
     Launch(device, "Sample", {static_cast<unsigned>(here), threads}, SampleKernel, from, settings,
            static_cast<int32_t>(valid_ids), static_cast<int32_t*>(out->data) + begin);
   }
+}
+
+void SampleUndecided(CohortCudaDevice* device, const CohortCudaTensor* logits,
+                     const CohortCudaTensor* sampling, int64_t valid_ids,
+                     const CohortCudaTensor* tokens) noexcept {
+  Activate(device);
+  Launch(device, "SampleUndecided",
+         {static_cast<unsigned>(logits->dims[0]), ThreadsFor(valid_ids), 0, true},
+         SampleUndecidedKernel, RowsOf<const float>(*logits), RowsOf<const int32_t>(*sampling),
+         static_cast<int32_t>(valid_ids), static_cast<int32_t*>(tokens->data));
 }
 
 }  // namespace cohort::cuda

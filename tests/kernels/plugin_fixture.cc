@@ -136,6 +136,11 @@ void SetLocalSampling(CohortCudaTable* table) {
     d->number = 1000 * rows->ranks + rank;
     d->slice = *slice;
   };
+  table->sample_undecided = [](D* d, const T* logits, const T* sampling, int64_t valid_ids,
+                               const T* tokens) {
+    d->Note("sample_undecided", logits, sampling, tokens);
+    d->number = valid_ids;
+  };
   table->take_picks = [](D* d, const T* picks, const T* tokens) {
     d->Note("take_picks", picks, tokens);
   };

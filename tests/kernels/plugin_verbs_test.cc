@@ -284,6 +284,10 @@ TEST_F(PluginOpsTest, MassesAndRecordedVerbsArrive) {
   device_.ops().TakePicks(masses, tokens);
   EXPECT_EQ(other_side_.verb, "take_picks");
   EXPECT_THAT(Arrived(), ElementsAre(masses.data, tokens.data));
+  device_.ops().SampleUndecided(logits, sampling, 3, tokens);
+  EXPECT_EQ(other_side_.verb, "sample_undecided");
+  EXPECT_EQ(other_side_.number, 3);
+  EXPECT_THAT(Arrived(), ElementsAre(logits.data, sampling.data, tokens.data));
 }
 
 }  // namespace

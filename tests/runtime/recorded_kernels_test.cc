@@ -16,7 +16,7 @@
 namespace cohort {
 namespace {
 
-constexpr int64_t kPrompt = 3;
+constexpr int64_t kRecordedPrompt = 3;
 
 // Keeps how the kernels of everything recorded start.
 class CountingDevice : public ForwardingDevice {
@@ -48,7 +48,7 @@ WorkerOptions OptionsFor(const ModelConfig& config, int64_t sequences) {
   options.token_ids = config.vocabulary;
   options.dtype = DType::kBF16;
   options.kv_blocks = sequences;
-  options.max_batch_tokens = sequences * kPrompt;
+  options.max_batch_tokens = sequences * kRecordedPrompt;
   options.max_running = sequences;
   options.max_model_len = options.block_size;
   return options;
@@ -61,11 +61,11 @@ StepPlan PlanFor(uint64_t step, int64_t sequences, const SamplingParameters& sam
     rows.slot = slot;
     rows.sample = true;
     if (step == 1) {
-      plan.admits.push_back({.slot = slot, .prompt_tokens = kPrompt, .sampling = sampling});
-      rows.tokens.resize(kPrompt, {.id = 1});
+      plan.admits.push_back({.slot = slot, .prompt_tokens = kRecordedPrompt, .sampling = sampling});
+      rows.tokens.resize(kRecordedPrompt, {.id = 1});
       rows.appended_blocks = {static_cast<int32_t>(slot)};
     } else {
-      rows.first_position = kPrompt + step - 2;
+      rows.first_position = kRecordedPrompt + step - 2;
       rows.tokens = {{.sampled_in_step = step - 1}};
     }
   }
@@ -112,8 +112,10 @@ class RecordedKernelsTest : public ::testing::Test {
 
 // All kernels are ours up to 16 rows, and one starts behind the other.
 TEST_F(RecordedKernelsTest, StartProgrammaticallyInADenseStep) {
-  const SamplingParameters kinds[] = {
-      {}, {.temperature = 1, .top_p = 0.9f, .top_k = 20}, {.temperature = 1}};
+  const SamplingParameters kinds[] = {{},
+                                      {.temperature = 1, .top_p = 0.9f, .top_k = 20},
+                                      {.temperature = 1},
+                                      {.temperature = 1, .top_p = 0.9f}};
   for (const int64_t sequences : {1, 8, 16}) {
     for (const SamplingParameters& sampling : kinds) {
       SCOPED_TRACE(absl::StrCat(sequences, " rows at temperature ", sampling.temperature));

@@ -27,13 +27,28 @@ TEST(StepBuckets, TheSmallestThatHoldsTheRows) {
 
 TEST(RecordedCandidatesFor, WhatRecordsTell) {
   constexpr int64_t kIds = 100;
-  EXPECT_EQ(RecordedCandidatesFor({}, kIds), 1);
-  EXPECT_EQ(RecordedCandidatesFor({.top_p = 0.5f, .top_k = 7}, kIds), 1);
-  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_p = 0.5f, .top_k = 7}, kIds), 7);
-  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 128, .min_p = 0.1f}, 1000), 128);
-  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1}, kIds), 1);
-  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .min_p = 0.1f}, kIds), 1);
-  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 100}, kIds), 1);
+  EXPECT_EQ(RecordedCandidatesFor({}, kIds, false), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.top_p = 0.5f, .top_k = 7}, kIds, false), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_p = 0.5f, .top_k = 7}, kIds, false), 7);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 128, .min_p = 0.1f}, 1000, false),
+            128);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1}, kIds, false), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .min_p = 0.1f}, kIds, false), 1);
+  EXPECT_EQ(RecordedCandidatesFor({.temperature = 1, .top_k = 100}, kIds, false), 1);
+}
+
+TEST(RecordedCandidatesFor, AsManyAsThereAreWhereTheRestOfTheRowIsAtHand) {
+  for (const SamplingParameters& sampling :
+       {SamplingParameters{.temperature = 1, .top_p = 0.5f},
+        SamplingParameters{.temperature = 1, .top_k = 129},
+        SamplingParameters{.temperature = 1, .top_p = 0.5f, .top_k = 2000}}) {
+    EXPECT_EQ(RecordedCandidatesFor(sampling, 1000, true), 128);
+    EXPECT_EQ(RecordedCandidatesFor(sampling, 1000, false), 0);
+    EXPECT_TRUE(MayNeedWholeRow(sampling, 1000));
+  }
+  EXPECT_FALSE(MayNeedWholeRow({.temperature = 1, .top_p = 0.5f, .top_k = 128}, 1000));
+  EXPECT_FALSE(MayNeedWholeRow({.temperature = 1}, 1000));
+  EXPECT_FALSE(MayNeedWholeRow({.top_p = 0.5f}, 1000));
 }
 
 TEST(RecordedCandidatesFor, WhatTheyDoNotTell) {
@@ -49,7 +64,7 @@ TEST(RecordedCandidatesFor, WhatTheyDoNotTell) {
                                        {.allowed_token_ids = {1}},
                                        {.bad_words = {{1}}},
                                        {.logprobs = 0}}) {
-    EXPECT_EQ(RecordedCandidatesFor(sampling, kIds), 0);
+    EXPECT_EQ(RecordedCandidatesFor(sampling, kIds, false), 0);
   }
 }
 

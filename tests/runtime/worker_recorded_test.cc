@@ -17,6 +17,8 @@ namespace {
 constexpr TinyShape kShape = {.hidden = 40, .heads = 5, .kv_heads = 1, .vocabulary = 50};
 const SamplingParameters kWarm = {.temperature = 2.0f, .top_p = 0.95f, .top_k = 40, .seed = 9};
 // All ids but the rarest, by their masses.
+// Where a rank has them all.
+const SamplingParameters kTopP = {.temperature = 3, .top_p = 0.98f, .seed = 5};
 const SamplingParameters kFlat = {.temperature = 1.5f, .min_p = 0.001f, .seed = 4};
 
 // Blocks of four tokens; steps are of 1, 2, 4, 8 or 9 rows.
@@ -138,6 +140,7 @@ class Decoding {
 std::vector<SamplingParameters> Mixed(size_t sequences) {
   std::vector<SamplingParameters> sampling(sequences);
   if (sequences > 4) {
+    sampling[2] = kTopP;
     sampling[4] = kFlat;
   }
   for (size_t i = 1; i < sequences; i += 2) {
@@ -249,8 +252,7 @@ TEST(WorkerRecorded, NoMoreThanTwoStepsAreUnderWay) {
 }
 
 TEST(WorkerRecorded, WhatRecordsDoNotTellRunsAtOnce) {
-  const SamplingParameters kinds[] = {
-      {.temperature = 1, .top_p = 0.5f}, {.repetition_penalty = 1.3f}, {.logprobs = 2}};
+  const SamplingParameters kinds[] = {{.repetition_penalty = 1.3f}, {.logprobs = 2}};
   for (const SamplingParameters& sampling : kinds) {
     const auto worker = MakeWorker(/*records_steps=*/true);
     Decoding decoding(*worker);
@@ -303,7 +305,7 @@ TEST(WorkerRecorded, EveryDegreeGivesTheSame) {
   const std::vector<int32_t> prompt = {5, 1, 17, 33, 8, 2, 40};
   const auto plain = WorkerRanks::Create(TinyConfig(kShape), TinyOptions());
   ASSERT_TRUE(plain.ok()) << plain.status();
-  for (const SamplingParameters& sampling : {SamplingParameters{}, kWarm, kFlat}) {
+  for (const SamplingParameters& sampling : {SamplingParameters{}, kWarm, kFlat, kTopP}) {
     const std::vector<int32_t> expected = (*plain)->Generate(prompt, 9, 24, sampling);
     for (const int tp : {1, 2, 5}) {
       const auto ranks =
