@@ -43,7 +43,7 @@ static_assert(sizeof(CohortCudaCandidateRequest) == 56);
 static_assert(sizeof(CohortCudaMassRequest) == 64);
 static_assert(sizeof(CohortCudaRange) == 16);
 static_assert(sizeof(CohortCudaUniqueId) == 128);
-static_assert(sizeof(CohortCudaGroup) == 48 + sizeof(CohortCudaUniqueId));
+static_assert(sizeof(CohortCudaGroup) == 56 + sizeof(CohortCudaUniqueId));
 static_assert(offsetof(CohortCudaTable, version) == 0);
 static_assert(offsetof(CohortCudaTable, bytes) == 4);
 static_assert(offsetof(CohortCudaTable, device_count) == 8);
