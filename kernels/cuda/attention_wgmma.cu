@@ -4,12 +4,12 @@
 // An item of work is kRows rows, (token, head) pairs: consecutive tokens of one sequence with all
 // heads of one group, token by token, so that the group reads keys and values once, over the tiles
 // of kKeys keys that they see, or one range of these. There are as many blocks as multiprocessors;
-// each takes an item after the other. Warpgroup 0 copies (attention_wgmma_copy.cuh), and runs ahead
-// into the next item; warpgroups 1 and 2 compute 64 rows each. Of a tile, S [64, keys] = Q K^T
-// comes from shared memory, the running softmax in registers makes weights of it, and O [64, head
-// size] += P V takes those from registers. While a consumer computes the softmax of a tile, its own
-// product P V of the tile before is under way, and the other consumer's two products: a named
-// barrier lets them issue in turn.
+// each takes an item after the other. Warpgroup 0 finds them and copies (attention_wgmma_copy.cuh),
+// and runs ahead into the next item; warpgroups 1 and 2 compute 64 rows each. Of a tile, S [64,
+// keys] = Q K^T comes from shared memory, the running softmax in registers makes weights of it, and
+// O [64, head size] += P V takes those from registers. While a consumer computes the softmax of a
+// tile, its own product P V of the tile before is under way, and the other consumer's two products:
+// a named barrier lets them issue in turn.
 //
 // A consumer's thread holds the rows 16 (warp % 4) + lane / 4 and + 8 of its warpgroup, and two of
 // every eight columns (wgmma.cuh). Shared memory: SharedMemory of attention_wgmma.cuh.
@@ -60,14 +60,24 @@ class Consumer {
       NamedBarrierArrive(kTurn, kConsumers * kWarpgroupThreads);  // consumer 0 begins
     }
   }
-  // What is left of the turns.
-  __device__ void Finish() const {
+  __device__ void Run() {
+    while (true) {
+      BarrierWait(shared_.QueriesFull(), queries_parity_);
+      queries_parity_ ^= 1;
+      const Work work = *shared_.CurrentWork();
+      if (work.tiles == 0) {
+        break;
+      }
+      // Found anew: to hand it over would cost the producer registers.
+      Take({work, GroupOf(a_, work.index), 0});
+    }
     if (group() == 0) {
-      NamedBarrier(kTurn, kConsumers * kWarpgroupThreads);
+      NamedBarrier(kTurn, kConsumers * kWarpgroupThreads);  // what is left of the turns
     }
   }
 
-  __device__ void Take(const Item& item, int32_t index) {
+ private:
+  __device__ void Take(const Item& item) {
     Out<S> out = {};
     Softmax softmax;
     TakeKeys(item, softmax, out);
@@ -76,12 +86,11 @@ class Consumer {
       softmax.sum[h] = __fadd_rn(softmax.sum[h], __shfl_xor_sync(kAll, softmax.sum[h], 1));
       softmax.sum[h] = __fadd_rn(softmax.sum[h], __shfl_xor_sync(kAll, softmax.sum[h], 2));
     }
-    if (item.ranges == 1 || MergeRanges(item, index, softmax, out)) {
+    if (item.ranges == 1 || MergeRanges(item, softmax, out)) {
       StoreRows(item, softmax, out);
     }
   }
 
- private:
   __device__ int thread() const { return static_cast<int>(threadIdx.x) % kWarpgroupThreads; }
   __device__ int lane() const { return static_cast<int>(threadIdx.x) % 32; }
   __device__ int group() const { return static_cast<int>(threadIdx.x) / kWarpgroupThreads - 1; }
@@ -92,6 +101,7 @@ class Consumer {
 
   // One arrival for each warp, whose reads are done.
   __device__ void Release(uint64_t* empty) const {
+    __syncwarp();
     if (lane() == 0) {
       BarrierArrive(empty);
     }
@@ -99,14 +109,11 @@ class Consumer {
 
   // The tiles of the item. Rows behind the last are computed like the last, with zeros as queries.
   __device__ void TakeKeys(const Item& item, Softmax& softmax, Out<S>& out) {
-    const int32_t visible[2] = {a_.attention.batch.Position(item.Token(Row(0))) + 1,
-                                a_.attention.batch.Position(item.Token(Row(1))) + 1};
+    const int32_t visible[2] = {shared_.Visible()[Row(0)], shared_.Visible()[Row(1)]};
     const int32_t all_see = __shfl_sync(kAll, visible[0], 0);  // the warp's first row sees least
     Logits logits;
     Weights weights;
     float keep[2];
-    BarrierWait(shared_.QueriesFull(), queries_parity_);
-    queries_parity_ ^= 1;
     BarrierWait(shared_.KeysFull(keys_.slot), keys_.parity);
     WgmmaKeep(logits);
     MultiplyKeys(logits);
@@ -246,12 +253,11 @@ class Consumer {
 
   // Leaves the range's result. In the last consumer to come here `out` and `softmax` are then those
   // of all ranges, and the answer is true.
-  __device__ bool MergeRanges(const Item& item, int32_t index, Softmax& softmax,
-                              Out<S>& out) const {
+  __device__ bool MergeRanges(const Item& item, Softmax& softmax, Out<S>& out) const {
     constexpr int kRowFloats = S::kHeadDim + 2;
     const int64_t range_floats = int64_t{kRows} * kRowFloats;
-    const int32_t pair = (index - a_.whole) / a_.splits;
-    const int32_t split = (index - a_.whole) % a_.splits;
+    const int32_t pair = (item.index - a_.whole) / a_.splits;
+    const int32_t split = (item.index - a_.whole) % a_.splits;
     float* const ranges = a_.ranges + pair * a_.splits * range_floats;
     float* const own = ranges + split * range_floats;
 #pragma unroll
@@ -385,12 +391,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x < kWarpgroupThreads) {
     LowerRegisters<kProducerRegisters>();
     Producer<S> producer(a);
-    ForEachItem(a, [&](const Item& item, int32_t) { producer.Take(item); });
+    ForEachItem(a, [&](const Item& item) { producer.Take(item); });
+    producer.Finish();
   } else {
     RaiseRegisters<kConsumerRegisters>();
     Consumer<S> consumer(a);
-    ForEachItem(a, [&](const Item& item, int32_t index) { consumer.Take(item, index); });
-    consumer.Finish();
+    consumer.Run();
   }
 }
 

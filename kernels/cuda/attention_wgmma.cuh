@@ -34,6 +34,26 @@ struct Arguments {
   float* ranges;      // [items behind `whole`, kRows, head size + 2]
 };
 
+// A piece of work: some consecutive tokens, with the heads of a group, over a range of their keys.
+struct Work {
+  int32_t index;
+  TokenRange tokens;
+  int32_t first_tile;
+  int32_t tiles;   // of keys; 0: no more work
+  int32_t ranges;  // of the tokens' keys; 1: this item has all
+};
+struct Item : Work {
+  HeadGroup group;
+  int32_t last_position;
+
+  __device__ int32_t rows() const { return tokens.count * group.count; }
+  // Rows behind the last stand for its token.
+  __device__ int32_t Token(int row) const {
+    return tokens.first + min(row / group.count, tokens.count - 1);
+  }
+  __device__ int Head(int row) const { return group.first + row % group.count; }
+};
+
 // Tiles of 128 rows: halves of 64 columns, each of which is an operand in shared memory
 // (wgmma.cuh). The rows of a query tile are K-major operands, of a key tile too, of a value tile
 // MN-major ones.
@@ -45,8 +65,11 @@ struct Shape {
   static constexpr int kTileBytes = kHeadDim / 64 * kHalfBytes;
   static constexpr int kBarriersOffset = (1 + 2 * kStages) * kTileBytes;
   static constexpr int kBarriers = 2 + 4 * kStages;
+  static constexpr int kWorkOffset =
+      kBarriersOffset + kBarriers * static_cast<int>(sizeof(uint64_t));
+  static constexpr int kVisibleOffset = kWorkOffset + static_cast<int>(sizeof(Work));
   static constexpr int kBytes =
-      kBarriersOffset + kBarriers * static_cast<int>(sizeof(uint64_t)) + kMatrixSlack;
+      kVisibleOffset + kRows * static_cast<int>(sizeof(int32_t)) + kMatrixSlack;
   static_assert(kRows == 128 && kKeys == 128);
 };
 
@@ -74,6 +97,11 @@ struct SharedMemory {
   __device__ unsigned char* Values(int slot) const {
     return base + (1 + kStages + slot) * S::kTileBytes;
   }
+  // What the queries are of, and for each row how many keys it sees. Guarded like the queries.
+  __device__ Work* CurrentWork() const { return reinterpret_cast<Work*>(base + S::kWorkOffset); }
+  __device__ int32_t* Visible() const {
+    return reinterpret_cast<int32_t*>(base + S::kVisibleOffset);
+  }
   __device__ uint64_t* QueriesFull() const { return Barrier(0); }
   __device__ uint64_t* QueriesEmpty() const { return Barrier(1); }
   __device__ uint64_t* KeysFull(int slot) const { return Barrier(2 + slot); }
@@ -94,35 +122,25 @@ struct SharedMemory {
   }
 };
 
-// A piece of work: the heads of a group of some consecutive tokens over a range of their keys.
-struct Item {
-  HeadGroup group;
-  TokenRange tokens;
-  int32_t last_position;
-  int32_t first_tile;
-  int32_t tiles;   // of keys; 0: nothing to do
-  int32_t ranges;  // of the tokens' keys; 1: this item has all
-
-  __device__ int32_t rows() const { return tokens.count * group.count; }
-  // Rows behind the last stand for its token.
-  __device__ int32_t Token(int row) const {
-    return tokens.first + min(row / group.count, tokens.count - 1);
-  }
-  __device__ int Head(int row) const { return group.first + row % group.count; }
-};
-
 // A range is no shorter than this many tiles: below, merging costs more than it brings.
 constexpr int kLeastTiles = 8;
+
+// Of an item.
+__device__ inline int32_t PairOf(const Arguments& a, int32_t index) {
+  return index < a.whole ? index : a.whole + (index - a.whole) / a.splits;
+}
+__device__ inline HeadGroup GroupOf(const Arguments& a, int32_t index) {
+  return a.attention.groups.item[PairOf(a, index) % a.groups];
+}
 
 // The same in all lanes of a warp. Groups of tokens lie side by side, and ranges of both: what
 // takes longest comes first.
 __device__ inline Item FindItem(const Arguments& a, int32_t index) {
   const Batch& batch = a.attention.batch;
-  const bool is_whole = index < a.whole;
-  const int32_t split = is_whole ? 0 : (index - a.whole) % a.splits;
-  const int32_t pair = is_whole ? index : a.whole + (index - a.whole) / a.splits;
+  const int32_t pair = PairOf(a, index);
   Item item;
-  item.group = a.attention.groups.item[pair % a.groups];
+  item.index = index;
+  item.group = GroupOf(a, index);
   item.tokens = FindTokens(batch, pair / a.groups, kRows / item.group.count);
   item.tiles = 0;
   if (item.tokens.count == 0) {
@@ -130,15 +148,16 @@ __device__ inline Item FindItem(const Arguments& a, int32_t index) {
   }
   item.last_position = batch.Position(item.tokens.first + item.tokens.count - 1);
   const int32_t tiles = item.last_position / kKeys + 1;
+  const bool is_whole = index < a.whole;
   const int32_t of_range = is_whole ? tiles : max((tiles + a.splits - 1) / a.splits, kLeastTiles);
   item.ranges = (tiles + of_range - 1) / of_range;
-  item.first_tile = split * of_range;
+  item.first_tile = is_whole ? 0 : (index - a.whole) % a.splits * of_range;
   item.tiles = min(of_range, tiles - item.first_tile);
   return item;
 }
 
-// Calls take(item, index) for the items of this block. Every other round goes backwards, so that
-// blocks get equal shares of items that become smaller and smaller.
+// Calls take(item) for the items of this block. Every other round goes backwards, so that blocks
+// get equal shares of items that become smaller and smaller.
 template <class Take>
 __device__ void ForEachItem(const Arguments& a, Take take) {
   const auto blocks = static_cast<int32_t>(gridDim.x);
@@ -150,7 +169,7 @@ __device__ void ForEachItem(const Arguments& a, Take take) {
     }
     const Item item = FindItem(a, index);
     if (item.tiles > 0) {
-      take(item, index);
+      take(item);
     }
   }
 }

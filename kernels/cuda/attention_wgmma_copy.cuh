@@ -1,5 +1,6 @@
-// The producer of attention_wgmma.cu: one warpgroup that copies queries, keys and values to shared
-// memory, in the order in which they are used, as far ahead as there are free slots.
+// The producer of attention_wgmma.cu: one warpgroup that finds the block's items and copies
+// queries, keys and values to shared memory, in the order in which they are used, as far ahead as
+// there are free slots.
 //
 // A thread copies one column of 16 bytes of every 8th row (head size 64: 16th), by cp.async. What
 // it has copied is announced one tile later, or before it has to wait for a free slot: the products
@@ -34,6 +35,15 @@ class Producer {
     CopyValues(item, end - 1, of_values);
     AnnounceAll();  // before the next item is looked for
   }
+  // Tells the consumers that there is no more work.
+  __device__ void Finish() {
+    Acquire(shared_.QueriesEmpty(), queries_parity_ ^ 1);
+    if (threadIdx.x == 0) {
+      shared_.CurrentWork()->tiles = 0;
+    }
+    Publish(shared_.QueriesFull());
+    AnnounceAll();
+  }
 
  private:
   static constexpr int kRowsAtOnce = kWarpgroupThreads / S::kChunks;
@@ -62,6 +72,12 @@ class Producer {
 
   __device__ void CopyQueries(const Item& item) {
     Acquire(shared_.QueriesEmpty(), queries_parity_ ^ 1);
+    const int own_row = static_cast<int>(threadIdx.x);
+    static_assert(kRows == kWarpgroupThreads);
+    if (own_row == 0) {
+      *shared_.CurrentWork() = item;
+    }
+    shared_.Visible()[own_row] = a_.attention.batch.Position(item.Token(own_row)) + 1;
     unsigned char* const to = shared_.Queries() + Offset();
 #pragma unroll 1
     for (int i = 0; i < kCopies; ++i) {
