@@ -1,5 +1,6 @@
-// Attention of one layer: decode steps against the bytes of keys and values, prompts against their
-// operations. Keys and values of several layers take turns, so that the L2 cache holds none.
+// Attention of one layer: decode steps against the bytes of keys and values, prompts and short
+// chunks behind a long prefix against their operations. Keys and values of several layers take
+// turns, so that the L2 cache holds none.
 #include <algorithm>
 #include <numeric>
 #include <random>
@@ -101,6 +102,8 @@ void MeasureAttention(int argc, char** argv) {
                                  WithCommonFlags({{"contexts", "1024,4096,16384"},
                                                   {"batches", "1,16,64"},
                                                   {"prompts", "1024,4096,8192,16384"},
+                                                  {"chunk", "256"},
+                                                  {"prefixes", "8192,32768"},
                                                   {"heads", "28"},
                                                   {"kv-heads", "4"},
                                                   {"head-dim", "128"},
@@ -124,15 +127,23 @@ void MeasureAttention(int argc, char** argv) {
              shape.kv_bytes(), shape.operations()});
     }
   }
-  for (const int64_t prompt : Numbers(flags, "prompts")) {
+  const auto measure_prompt = [&](const std::string& row, int64_t prompt, int64_t rows) {
     shape.sequences = 1;
     shape.context = prompt;
-    shape.rows = prompt;
+    shape.rows = rows;
     AttentionRun run(*device, shape, 2);
-    Print({absl::StrCat("attention.prefill.", prompt),
+    Print({row,
            SecondsPerCall(*device, std::max<int64_t>(calls / 8, 1), rounds,
                           [&](int64_t i) { run.Enqueue(i); }),
            0, shape.operations()});
+  };
+  for (const int64_t prompt : Numbers(flags, "prompts")) {
+    measure_prompt(absl::StrCat("attention.prefill.", prompt), prompt, prompt);
+  }
+  const int64_t chunk = Number(flags, "chunk");
+  for (const int64_t prefix : Numbers(flags, "prefixes")) {
+    measure_prompt(absl::StrCat("attention.chunk.", chunk, ".behind.", prefix), prefix + chunk,
+                   chunk);
   }
 }
 

@@ -93,7 +93,8 @@ class ExpertsRun {
 void MeasureProducts(int argc, char** argv) {
   const Flags flags = ParseFlags(
       argc, argv,
-      WithCommonFlags({{"model", "Qwen2-7B"}, {"tokens", "1,2,4,8,16,64,4096"}, {"calls", "32"}}));
+      WithCommonFlags(
+          {{"model", "Qwen2-7B"}, {"tokens", "1,2,4,8,16,32,64,4096"}, {"calls", "32"}}));
   const std::unique_ptr<Device> device = OpenDevice(flags);
   for (const NamedProduct& product : ProductsOf(ConfigOf(flags.at("model")))) {
     const double bytes = Bytes(product.columns, product.inner);

@@ -242,7 +242,7 @@ step_prefill() { # MODEL
   bench prefill --model="$1" --prompts=4096 --rounds=5 -- --model="$models/pocket" --prompts=32 --batch-tokens=16 --tune=0
 }
 step_attention() {
-  bench attention -- --contexts=32 --batches=1,2 --prompts=16 --heads=4 --kv-heads=2 --head-dim=64 --calls=2 --memory=1
+  bench attention -- --contexts=32 --batches=1,2 --prompts=16 --chunk=4 --prefixes=32 --heads=4 --kv-heads=2 --head-dim=64 --calls=2 --memory=1
 }
 step_experts() { bench experts -- --model="$models/pocket-moe" --batches=1,2 --tokens=16 --calls=2; }
 step_products() { bench products -- --model="$models/pocket" --tokens=1,20 --calls=2; }

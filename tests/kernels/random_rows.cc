@@ -47,6 +47,14 @@ SamplingRow AnySampling(std::mt19937_64& random) {
           .position = random()};
 }
 
+std::vector<SamplingRow> AnySettings(std::mt19937_64& random, int64_t rows) {
+  std::vector<SamplingRow> settings;
+  for (int64_t row = 0; row < rows; ++row) {
+    settings.push_back(AnySampling(random));
+  }
+  return settings;
+}
+
 void FillEdits(std::mt19937_64& random, int32_t first_id, int32_t ids, OwnedEdits* edits) {
   for (int32_t id = first_id; id < first_id + ids; ++id) {
     if (random() % 5 == 0) {

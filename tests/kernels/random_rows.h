@@ -20,6 +20,7 @@ T OneOf(std::mt19937_64& random, std::initializer_list<T> values) {
 std::vector<float> AnyLogits(std::mt19937_64& random, size_t ids);
 
 SamplingRow AnySampling(std::mt19937_64& random);
+std::vector<SamplingRow> AnySettings(std::mt19937_64& random, int64_t rows);
 
 struct OwnedEdits {
   std::vector<LogitEdit> ids;

@@ -221,14 +221,6 @@ HostTensor RecordedCandidates(Device& device, const Rows& rows, const HostTensor
   return OnlyWhatIsTold(out.Read());
 }
 
-std::vector<SamplingRow> AnySettings(std::mt19937_64& random, int64_t rows) {
-  std::vector<SamplingRow> settings;
-  for (int64_t row = 0; row < rows; ++row) {
-    settings.push_back(AnySampling(random));
-  }
-  return settings;
-}
-
 TEST(SamplingTwins, RecordedCandidatesAreThoseOfTheRowsTemperature) {
   const std::unique_ptr<Device> cpu = Cpu();
   OnEachDevice([&](Device& device) {
