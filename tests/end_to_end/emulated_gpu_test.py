@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from conftest import BINARY, ROOT, Server, chat_text, pocket_examples
+from conftest import BINARY, ROOT, Server, chat_text, make_checkpoint, pocket_examples
 
 EMULATED = pathlib.Path(BINARY).parent.parent / "cuda_emulator/bin/cohort"
 MODELS = {"pocket": "pocket", "pocket-moe": ROOT / "deploy/pocket-moe"}
@@ -31,3 +31,13 @@ def test_fp32_gives_the_tokens_of_the_cpu(model, tp):
 def test_bf16_answers_rightly(model):
     with Server(MODELS[model], *ON_A_GPU, "--dtype", "bf16", binary=str(EMULATED)) as server:
         assert ask(server)["text"] == EXAMPLE["answer"]
+
+
+def test_one_kernel_for_all_layers_gives_the_tokens_of_many(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "heads-of-64", "--head-dim", "64")
+    answers = []
+    for word in ("on", "off"):
+        with Server(checkpoint, "--device", "cuda", "--dtype", "bf16", "--persistent-step", word,
+                    binary=str(EMULATED)) as server:
+            answers.append(server.generate("--prompt", "Once upon a time", "--max-tokens", "12")["outputs"][0])
+    assert answers[0]["token_ids"] == answers[1]["token_ids"]
