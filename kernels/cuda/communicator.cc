@@ -2,7 +2,10 @@
 #include "kernels/cuda/communicator.h"
 
 #include <cstring>
+#include <future>
 #include <memory>
+#include <thread>
+#include <utility>
 
 #include "kernels/cuda/entries.h"
 #include "kernels/cuda/peer_sizes.h"
@@ -60,6 +63,18 @@ CohortCudaError Initialize(CohortCudaCommunicator* c, const CohortCudaUniqueId& 
   const ncclResult_t started =
       ncclCommInitRankConfig(&c->comm, c->world, nccl_id, c->rank, &config);
   return FromNccl(c, started, "joining the communicator", ncclGetLastError(nullptr));
+}
+
+// Makes NCCL's kernels leave. ncclCommAbort sets their word and then lasts until no recording that
+// they are part of is left (commDestroySync in NCCL 2.28, for non-blocking communicators too), and
+// those belong to the device's thread: so it has a thread of its own, which outlives `c` if need
+// be. The mutex is held.
+void AbortNccl(CohortCudaCommunicator* c) {
+  std::packaged_task<void()> abort([comm = std::exchange(c->comm, nullptr)] {
+    ncclCommAbort(comm);  // frees it, whatever it returns
+  });
+  c->abort_is_over = abort.get_future();
+  std::thread(std::move(abort)).detach();
 }
 
 }  // namespace
@@ -200,8 +215,7 @@ void CommunicatorAbort(CohortCudaCommunicator* c) noexcept {
   const std::lock_guard<std::mutex> lock(c->mutex);
   AbortPeers(c);
   if (c->comm != nullptr) {
-    ncclCommAbort(c->comm);  // frees it, whatever it returns
-    c->comm = nullptr;
+    AbortNccl(c);
   }
 }
 
@@ -216,6 +230,9 @@ void CommunicatorDestroy(CohortCudaCommunicator* c) noexcept {
     ncclCommDestroy(c->comm);
   } else {
     CommunicatorAbort(c);
+  }
+  if (c->abort_is_over.valid()) {
+    c->abort_is_over.wait_for(c->timeout);
   }
   cudaFree(c->staging);  // waits for what still runs
   LeavePeers(c);

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <future>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -37,8 +38,9 @@ struct CohortCudaCommunicator {
   cohort::cuda::Peers peers;
   std::atomic<bool> is_aborted{false};
 
-  std::mutex mutex;           // guards what follows and every call into NCCL
-  ncclComm_t comm = nullptr;  // null in a world of one and once aborted
+  std::mutex mutex;                 // guards what follows and every call into NCCL but the abort
+  ncclComm_t comm = nullptr;        // null in a world of one and once aborted
+  std::future<void> abort_is_over;  // of NCCL's part of an abort, where there was one
 };
 
 namespace cohort::cuda {

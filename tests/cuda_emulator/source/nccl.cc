@@ -25,6 +25,7 @@ struct Communicator {
   int device = 0;
   bool is_blocking = true;
   std::atomic<bool> is_aborted{false};
+  std::atomic<bool> is_finalizing{false};
   std::atomic<bool> has_joined{false};
   std::atomic<ncclResult_t> state{ncclInProgress};
 };
@@ -159,6 +160,16 @@ ncclResult_t Add(const std::shared_ptr<Communicator>& c, cudaStream_t stream,
   return is_alone ? EndGroup() : ncclSuccess;
 }
 
+// Whether a stream or a graph holds work of the communicator, of which the caller has one pointer.
+// Like NCCL, finalizing and what frees it last until that is gone; abort does too, in every mode.
+bool HasWork(const std::shared_ptr<Communicator>& c) { return c.use_count() > 1; }
+
+void AwaitWork(const std::shared_ptr<Communicator>& c) {
+  while (HasWork(c)) {
+    usleep(100);
+  }
+}
+
 }  // namespace
 }  // namespace cuda_emulator
 
@@ -212,19 +223,30 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int world, ncclUniqueId id, int 
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   cuda_emulator::Look(comm->inside.get());
-  *error = comm->inside->state;
+  *error = comm->inside->is_finalizing && cuda_emulator::HasWork(comm->inside)
+               ? ncclInProgress
+               : comm->inside->state.load();
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommFinalize(ncclComm_t) { return ncclSuccess; }
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  comm->inside->is_finalizing = true;
+  if (!comm->inside->is_blocking) {
+    return ncclInProgress;
+  }
+  cuda_emulator::AwaitWork(comm->inside);
+  return ncclSuccess;
+}
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+  cuda_emulator::AwaitWork(comm->inside);
   delete comm;
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   comm->inside->is_aborted = true;
+  cuda_emulator::AwaitWork(comm->inside);
   delete comm;
   return ncclSuccess;
 }
