@@ -33,6 +33,7 @@ ModelRun::ModelRun(const Flags& flags, const std::string& checkpoint, int64_t se
   options_.max_batch_tokens = batch_tokens;
   options_.kv_blocks = sequences * ((max_len + options_.block_size - 1) / options_.block_size);
   options_.tune_products = Number(flags, "tune") != 0;
+  options_.host_embedding = Number(flags, "host-embedding") != 0;
   std::unique_ptr<Device> device = OpenDevice(flags);
   Device& kept = *device;  // by the worker
   auto worker = Worker::Create(config_, options_, std::move(device), nullptr);
@@ -130,6 +131,7 @@ void MeasureDecode(int argc, char** argv) {
                                                   {"steps", "64"},
                                                   {"batch-tokens", "512"},
                                                   {"tune", "1"},
+                                                  {"host-embedding", "0"},
                                                   {"suffix", ""}}));
   const int64_t context = Number(flags, "context"), steps = Number(flags, "steps");
   const int64_t rounds = Number(flags, "rounds");
@@ -174,6 +176,7 @@ void MeasurePrefill(int argc, char** argv) {
                                                   {"prompts", "4096"},
                                                   {"batch-tokens", "4096"},
                                                   {"tune", "1"},
+                                                  {"host-embedding", "0"},
                                                   {"suffix", ""}}));
   const std::vector<int64_t> prompts = Numbers(flags, "prompts");
   const int64_t longest = *std::max_element(prompts.begin(), prompts.end());

@@ -79,22 +79,41 @@ def decode_seconds(model, device, cache, compiled, steps, rounds):
         return seconds_per_call(device, steps, rounds, step)
 
 
+def load_model(options):
+    from transformers import AutoModelForCausalLM
+
+    settings = {"attn_implementation": "sdpa"}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.bfloat16, **settings)
+    except TypeError:  # before transformers 4.56
+        model = AutoModelForCausalLM.from_pretrained(options.checkpoint, torch_dtype=torch.bfloat16, **settings)
+    return model.to(options.device).eval()
+
+
+def static_cache(model, length):
+    from transformers import StaticCache
+
+    try:
+        return StaticCache(config=model.config, max_cache_len=length)
+    except TypeError:  # before transformers 4.56
+        return StaticCache(config=model.config, max_batch_size=1, max_cache_len=length, device=model.device,
+                           dtype=model.dtype)
+
+
 def measure_transformers(options):
     import transformers
-    from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
+    from transformers import DynamicCache
 
     steps, rounds = (2, 1) if options.small else (32, 5)
     length = CONTEXT + (rounds + 1) * steps + 16
     name = "pocket" if options.small else "Qwen2-7B"
     own_row = f"decode.{name}.b1"
-    model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.bfloat16,
-                                                 attn_implementation="sdpa").to(options.device).eval()
+    model = load_model(options)
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     own = ours(options.results, own_row)
     for kind in ("eager", "compiled"):
         try:
-            cache = (DynamicCache() if kind == "eager" else
-                     StaticCache(config=model.config, max_cache_len=length))
+            cache = DynamicCache() if kind == "eager" else static_cache(model, length)
             seconds = decode_seconds(model, options.device, cache, kind == "compiled", steps, rounds)
         except Exception as error:  # of a library whose versions we do not choose: the other rows still count
             print(f"{kind}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

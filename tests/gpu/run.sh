@@ -31,7 +31,7 @@ export LOGS=${arguments[0]:-${OUT:-$PWD/gpu-logs}}
 mkdir -p "$LOGS" || exit 1
 LOGS=$(cd "$LOGS" && pwd)
 export RESULTS=$LOGS/$stage.jsonl
-: > "$RESULTS"
+{ : > "$RESULTS"; } 2> /dev/null || { echo "run.sh: cannot write in $LOGS: name another FOLDER" >&2; exit 1; }
 
 # Where CUDA's libraries may lie beside the system's folders: the toolkit's, the driver's, PyTorch's wheels.
 cuda_folders() {
@@ -47,7 +47,9 @@ cuda_folders() {
 }
 libraries=$(cuda_folders | awk '!seen[$0]++' | paste -sd:)
 export LD_LIBRARY_PATH=${libraries}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export CUDA_MODULE_LOADING=EAGER PYTHONUNBUFFERED=1
+# Algorithms that `serve` has found by the clock stay in FOLDER too, whatever the home directory is.
+export XDG_CACHE_HOME=$LOGS/cache
+export CUDA_MODULE_LOADING=EAGER PYTHONUNBUFFERED=1 LC_ALL=C
 
 summary=() failures=0
 record() { # NAME STATE SECONDS
@@ -115,9 +117,9 @@ stage_bench() {
   step experts 60 experts
   step decode-7b-batch 60 decode Qwen2-7B 64 1024 32
   step prefill-7b 45 prefill Qwen2-7B
-  step decode-72b 60 decode Qwen2-72B 1 128 16
+  step decode-72b 60 decode Qwen2-72B 1 128 16 --host-embedding=1
   step decode-57b 60 decode Qwen2-57B-A14B 1 128 32
-  step prefill-72b 60 prefill Qwen2-72B
+  step prefill-72b 60 prefill Qwen2-72B --host-embedding=1
   step load 75 load
   step start 60 start
   step simulate 45 simulate

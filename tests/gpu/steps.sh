@@ -4,7 +4,7 @@
 set -uo pipefail
 
 bin=$BUNDLE/bin models=$BUNDLE/models
-checkpoint_folder=${CHECKPOINT_FOLDER:-/dev/shm/cohort-gpu-suite}
+checkpoint_folder=${CHECKPOINT_FOLDER:-/dev/shm}/cohort-gpu-suite  # removed at the end of a stage
 work=$(mktemp -d)
 server_pid="" server_address=""
 
@@ -134,24 +134,22 @@ some_tests() { # PROGRAM FILTER
   return "$code"
 }
 
-# reference MODEL DTYPE: the answers of one CPU rank, made once.
+# reference MODEL DTYPE: `expected` is the file of one CPU rank's answers, made once.
 reference() {
-  local file=$LOGS/reference-$1-$2
-  if [[ ! -s "$file" ]]; then
+  expected=$LOGS/reference-$1-$2
+  if [[ ! -s "$expected" ]]; then
     serve "$models/$1" --device cpu --dtype "$2" --kv-memory 64MiB
     answers > "$work/reference" || fail "no answers from the CPU"
     stop_server
-    mv "$work/reference" "$file"
+    mv "$work/reference" "$expected"
   fi
-  echo "$file"
 }
 
 step_tokens() { # MODEL TP,DP,EP
   local model=$1 tp dp ep dtype expected tolerance
   IFS=, read -r tp dp ep <<< "$2"
   for dtype in fp32 bf16; do
-    reference "$model" "$dtype" > "$work/name"
-    expected=$(tail -n 1 "$work/name")
+    reference "$model" "$dtype"
     # In fp32 only the order of sums differs. In bf16 every rounding may: a log-probability of this model then moves
     # by a few hundredths, and the answers have a lead of 2 over the next best token.
     tolerance=$([[ $dtype == fp32 ]] && echo 0.001 || echo 0.25)
@@ -219,10 +217,10 @@ bench() {
   fi
 }
 
-step_decode() { # MODEL BATCH CONTEXT STEPS
+step_decode() { # MODEL BATCH CONTEXT STEPS FLAG...
   local pocket=pocket
   [[ "$1" != *-A* ]] || pocket=pocket-moe
-  bench decode --model="$1" --batches="$2" --context="$3" --steps="$4" \
+  bench decode --model="$1" --batches="$2" --context="$3" --steps="$4" "${@:5}" \
     -- --model="$models/$pocket" --batches=2 --context=16 --steps=2 --tune=0
 }
 step_decode_small() { step_decode Qwen2-0.5B 1 128 128 && step_decode Qwen2-1.5B 1 128 128; }
@@ -238,8 +236,9 @@ step_decode_checkpoint() {
   bench decode --model=Qwen2-7B --checkpoint="$checkpoint_folder" --batches=1 --context=128 --steps=64 \
     -- --model=pocket --checkpoint="$models/pocket" --context=16 --steps=2 --tune=0
 }
-step_prefill() { # MODEL
-  bench prefill --model="$1" --prompts=4096 --rounds=5 -- --model="$models/pocket" --prompts=32 --batch-tokens=16 --tune=0
+step_prefill() { # MODEL FLAG...
+  bench prefill --model="$1" --prompts=4096 --rounds=5 "${@:2}" \
+    -- --model="$models/pocket" --prompts=32 --batch-tokens=16 --tune=0
 }
 step_attention() {
   bench attention -- --contexts=32 --batches=1,2 --prompts=16 --chunk=4 --prefixes=32 --heads=4 --kv-heads=2 --head-dim=64 --calls=2 --memory=1
@@ -291,22 +290,34 @@ step_simulate() {
 }
 
 step_profile() {
-  local ncu metrics model=Qwen2-7B
+  local ncu metrics model=Qwen2-7B code
   ncu=$(tool ncu) || skip "no ncu here"
   metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
   metrics+=,lts__t_sector_hit_rate.pct,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum
   metrics+=,launch__registers_per_thread,launch__occupancy_limit_shared_mem
   [[ $DRY -eq 0 ]] || model=$models/pocket
-  # Kernels one after the other: overlap by programmatic launch does not show here.
-  "$ncu" --clock-control none --metrics "$metrics" --launch-skip 400 --launch-count 40 \
-    "$bin/cohort_gpu_bench" decode --model="$model" --steps=2 --rounds=1
+  # Kernels one after the other: overlap by programmatic launch does not show here. Those of decode steps alone, about
+  # 140 a step of 7B; the row's name keeps its time from standing for the measured one.
+  "$ncu" --clock-control none --metrics "$metrics" --kernel-name 'regex:^(Stream|DecodeAttention)Kernel' \
+    --launch-skip 150 --launch-count 40 \
+    "$bin/cohort_gpu_bench" decode --model="$model" --steps=2 --rounds=1 --tune=0 --suffix=.profiled | tee "$work/profile"
+  code=${PIPESTATUS[0]}
+  ! grep -q ERR_NVGPUCTRPERM "$work/profile" || skip "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)"
+  return "$code"
 }
 
 step_peers() { # WHAT
-  local python=${PEERS_PYTHON:-python3} folder=$checkpoint_folder device=cuda flags=()
-  command -v "$python" > /dev/null || skip "no python3 here"
-  "$python" -c 'import torch' 2> /dev/null || skip "python3 has no torch here"
+  local python=${PEERS_PYTHON:-python3} folder=$checkpoint_folder device=cuda flags=() modules=(torch) module
   [[ $DRY -eq 0 ]] || folder=$models/pocket device=cpu flags=(--small)
+  command -v "$python" > /dev/null || skip "no python3 here"
+  [[ "$1" != transformers ]] || modules+=(transformers)
+  for module in "${modules[@]}"; do
+    "$python" -c "import $module" 2> /dev/null || skip "python3 has no $module here"
+  done
+  [[ $DRY -eq 1 ]] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+    skip "the torch of python3 sees no GPU"
+  [[ "$1" != transformers || -e "$folder/model.safetensors" || $DRY -eq 1 ]] ||
+    skip "no checkpoint: the step checkpoint did not make one"
   "$python" "$BUNDLE/suite/peers.py" "$1" --device "$device" --checkpoint "$folder" --results "$RESULTS" ${flags[@]+"${flags[@]}"}
 }
 
