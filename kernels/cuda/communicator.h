@@ -3,7 +3,7 @@
 //
 // A communicator is non-blocking, so that no call into NCCL lasts and abort can always get in
 // between: every call holds `mutex`, and what NCCL still does afterwards is waited for in short
-// looks with the communicator's own deadline.
+// looks with the communicator's own deadline. Abort itself does last, and has a thread of its own.
 #ifndef COHORT_KERNELS_CUDA_COMMUNICATOR_H_
 #define COHORT_KERNELS_CUDA_COMMUNICATOR_H_
 
