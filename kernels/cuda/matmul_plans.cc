@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <iterator>
 
 namespace cohort::cuda {
 namespace {
@@ -21,9 +20,9 @@ bool TakesAnyTokens(cublasLtHandle_t blas, const Product& product,
 const cublasLtMatmulAlgo_t* MatMulPlans::For(cublasLtHandle_t blas, const Product& product,
                                              int64_t tokens) {
   Plan& plan = plans_[product];
-  if (!plan.tuned.empty()) {
-    const auto range = plan.tuned.lower_bound(tokens);
-    return range != plan.tuned.end() ? &range->second : &std::prev(range)->second;
+  const auto range = plan.tuned.lower_bound(tokens);
+  if (range != plan.tuned.end()) {
+    return &range->second;
   }
   if (!plan.is_chosen) {
     plan.is_chosen = true;

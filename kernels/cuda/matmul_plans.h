@@ -22,8 +22,8 @@ class MatMulPlans {
   // nor an earlier choice is known.
   const cublasLtMatmulAlgo_t* For(cublasLtHandle_t blas, const Product& product, int64_t tokens);
 
-  // From now on for the numbers of tokens from the next smaller tuned one (exclusive) to `tokens`,
-  // and beyond it where no larger one is tuned.
+  // From now on for the numbers of tokens from the next smaller tuned one (exclusive) to `tokens`;
+  // more than the largest tuned one, for which its workspace might not do, take the untuned choice.
   void Tune(const Product& product, int64_t tokens, const cublasLtMatmulAlgo_t& algorithm);
 
  private:
