@@ -15,13 +15,13 @@
 #include "launcher/pocket_checkpoint.h"
 #include "runtime/generation_defaults.h"
 #include "runtime/json.h"
+#include "runtime/model_config.h"
 #include "runtime/safetensors.h"
 #include "runtime/weights.h"
 
 namespace cohort {
 namespace {
 
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 // More than any group can fill; bounds what the scheduler keeps per block.
 constexpr int64_t kMaxBlocks = int64_t{1} << 24;
 

@@ -11,13 +11,13 @@
 #include "launcher/plan_report.h"
 #include "launcher/pocket_checkpoint.h"
 #include "runtime/json.h"
+#include "runtime/model_config.h"
 #include "runtime/planner.h"
 
 namespace cohort {
 namespace {
 
 constexpr int kDoesNotFit = 3;
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 
 absl::StatusOr<ModelConfig> FindConfig(const std::string& model) {
   ASSIGN_OR_RETURN(const std::string path, ResolveModel(model));

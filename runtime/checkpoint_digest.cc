@@ -13,7 +13,6 @@
 namespace cohort {
 namespace {
 
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 constexpr uint64_t kWholeBytes = 64 << 10;
 constexpr uint64_t kSampleBytes = 4 << 10;
 constexpr uint64_t kSampleDistance = 16 << 20;

@@ -26,13 +26,6 @@ namespace {
 // the result of the first is committed and told.
 constexpr int64_t kPlansInFlight = 2;
 
-Finish MakeFinish(FinishReason reason, absl::Status status) {
-  Finish finish;
-  finish.reason = reason;
-  finish.status = std::move(status);
-  return finish;
-}
-
 // A status with memory of its own. What crosses threads is copied so, because ThreadSanitizer does
 // not see the reference counts of an absl that was built without it.
 absl::Status DeepCopy(const absl::Status& status) {

@@ -12,7 +12,6 @@
 namespace cohort {
 namespace {
 
-constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
 // Far above every model of the family, and low enough that the bytes of a model fit int64_t.
 constexpr int64_t kMaxDimension = int64_t{1} << 22;
 constexpr int64_t kMaxHeads = 16384;

@@ -14,6 +14,9 @@
 
 namespace cohort {
 
+// Of config.json and of generation_config.json: a larger file is no such file.
+inline constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+
 struct ModelConfig {
   std::string architecture;  // "Qwen2ForCausalLM" or "Qwen2MoeForCausalLM"
   std::string model_type;    // "qwen2" or "qwen2_moe"

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -53,6 +54,13 @@ struct Finish {
   std::vector<float> prompt_logprobs;
   std::vector<TokenLogprob> prompt_top;  // request.prompt_logprobs each
 };
+
+inline Finish MakeFinish(FinishReason reason, absl::Status status = absl::OkStatus()) {
+  Finish finish;
+  finish.reason = reason;
+  finish.status = std::move(status);
+  return finish;
+}
 
 // Newly generated tokens; views are valid during the call.
 struct GeneratedTokens {

@@ -9,13 +9,6 @@
 namespace cohort {
 namespace {
 
-Finish MakeFinish(FinishReason reason, absl::Status status = absl::OkStatus()) {
-  Finish finish;
-  finish.reason = reason;
-  finish.status = std::move(status);
-  return finish;
-}
-
 // Appends row `index` of a matrix with `width` columns.
 void AppendRow(const std::vector<TokenLogprob>& matrix, size_t index, int32_t width,
                std::vector<TokenLogprob>& target) {

@@ -13,7 +13,7 @@ namespace cohort {
 namespace {
 
 // The code of the first failure and the words of all.
-absl::Status Merge(const std::vector<absl::Status>& failures) {
+absl::Status Joined(const std::vector<absl::Status>& failures) {
   return absl::Status(failures.front().code(),
                       absl::StrJoin(failures, "; ", [](std::string* out, const absl::Status& s) {
                         out->append(s.message().data(), s.message().size());
@@ -88,7 +88,7 @@ absl::StatusOr<StepResult> Executor::Receive() {
     }
   }
   if (!failures.empty()) {
-    return Annotate(Merge(failures), absl::StrCat("step ", expected.step, " of epoch ", epoch_));
+    return Annotate(Joined(failures), absl::StrCat("step ", expected.step, " of epoch ", epoch_));
   }
   for (size_t first = 0; first < links_.size(); first += group_ranks_) {
     RETURN_IF_ERROR(CompareDigests(absl::MakeSpan(results).subspan(first, group_ranks_), first));

@@ -8,13 +8,9 @@
 namespace cohort {
 namespace {
 
-// Multiply-adds below which a thread costs more than it brings.
-constexpr int64_t kGrainWork = 1 << 16;
 // A tile of weighted products on its way into the sum: fits the first-level cache.
 constexpr int64_t kTileTokens = 64;
 constexpr int64_t kTileFeatures = 64;
-
-int64_t RoundedUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Steps of `step` features over `columns` that are worth a thread when they serve `rows` rows.
 int64_t Grain(int64_t step, int64_t columns, int64_t rows) {

@@ -5,11 +5,6 @@
 namespace cohort {
 namespace {
 
-// Multiply-adds below which a thread costs more than it brings.
-constexpr int64_t kGrainWork = 1 << 16;
-
-int64_t RoundedUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
 // Steps of `step` features of x's rows that are worth a thread.
 int64_t Grain(const TensorView& x, int64_t step) {
   return kGrainWork / (step * std::max<int64_t>(1, x.columns()) * x.rows()) + 1;

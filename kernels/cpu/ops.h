@@ -13,6 +13,11 @@
 
 namespace cohort {
 
+// Multiply-adds below which a thread costs more than it brings.
+inline constexpr int64_t kGrainWork = 1 << 16;
+
+inline int64_t RoundedUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
 class CpuOps : public Ops {
  public:
   CpuOps(ThreadPool* threads, InstructionSet instruction_set);  // the pool outlives this
