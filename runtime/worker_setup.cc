@@ -73,9 +73,8 @@ absl::StatusOr<ProductTuning> TuneWorkerProducts(const ShardPlan& plan,
   if (!options.tune_products) {
     return ProductTuning();
   }
-  absl::StatusOr<ProductTuning> tuning =
-      TuneProducts(device, TunedProductsOf(plan, options.dtype, options.max_batch_tokens),
-                   options.tuning_file);
+  absl::StatusOr<ProductTuning> tuning = TuneProducts(
+      device, TunedProductsOf(plan, options.dtype, options.max_batch_tokens), options.tuning_file);
   if (!absl::IsResourceExhausted(tuning.status())) {
     return tuning;
   }
