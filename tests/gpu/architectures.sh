@@ -10,6 +10,6 @@ mode=${1:-check}
 [[ "$mode" == check || "$mode" == write ]] || { sed -n '2,5s/^# *//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 cmake --preset architectures
-grep -q '^CMAKE_CUDA_COMPILER:' build-architectures/CMakeCache.txt || { echo "nvcc and NCCL are needed" >&2; exit 1; }
+grep -q libcohort_cuda build-architectures/build.ninja || { echo "nvcc and NCCL are needed" >&2; exit 1; }
 cmake --build --preset architectures
 python3 tests/gpu/compile_report.py "$mode" build-architectures
