@@ -15,12 +15,14 @@ TABLE = pathlib.Path(__file__).resolve().parent / "COMPILED.md"
 HEAD = """# What the compiler says of the kernels
 
 Registers of a thread and bytes of static shared memory of every kernel, by architecture (`registers / bytes`), as
-`ptxas -v` of nvcc 13.0 reports them. No kernel spills: the test `gpu.compiled` holds that, and that no kernel is missing
+`ptxas -v` of nvcc 13.0 reports them. No kernel spills, but `PersistentStepKernel` on sm_100 (132 and 792 bytes): the test `gpu.compiled` holds that, and that no kernel is missing
 here. `python3 tests/gpu/compile_report.py write BUILD` writes this file; kernels of files that were not compiled for an
 architecture have `-`.
 """
 
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(sm_\w+)'")
+# Nine warps get 168 registers each: enough on the others. Named in kernels/cuda/README.md.
+KNOWN_SPILLS = {("persistent_step.cu", "sm_100")}
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
@@ -107,7 +109,7 @@ def write(build, path=TABLE):
 def problems(now, table):
     for (file, kernel), by_architecture in now.items():
         for architecture, (_, _, spilled) in by_architecture.items():
-            if spilled:
+            if spilled and (file, architecture) not in KNOWN_SPILLS:
                 yield f"{file}: {kernel} spills {spilled} bytes on {architecture}"
             if architecture not in table.get((file, kernel), {}):
                 yield f"COMPILED.md lacks {kernel} of {file} on {architecture}"
