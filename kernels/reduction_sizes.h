@@ -10,13 +10,13 @@
 
 namespace cohort {
 
-// Of a message of so many bytes, by peer memory in one exchange or in two, or by the library; an
+// Of a message of so many bytes, by peer memory in one exchange or in two, or by NCCL; an
 // infinite time: it does not go so.
 struct ReductionTimes {
   int64_t bytes = 0;
   float one_shot = 0;
   float two_shot = 0;
-  float library = 0;
+  float nccl = 0;
 };
 
 // Messages of up to `one_shot` bytes go in one exchange, larger ones of up to `two_shot` in two.
@@ -35,7 +35,7 @@ inline ReductionBorders ChooseBorders(const std::vector<ReductionTimes>& times) 
     for (std::size_t one = 0; one <= two; ++one) {
       float sum = 0;
       for (std::size_t i = 0; i < times.size(); ++i) {
-        sum += i < one ? times[i].one_shot : i < two ? times[i].two_shot : times[i].library;
+        sum += i < one ? times[i].one_shot : i < two ? times[i].two_shot : times[i].nccl;
       }
       if (sum < least) {
         least = sum;

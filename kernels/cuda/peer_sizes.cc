@@ -139,7 +139,7 @@ CohortCudaError MeasureSizes(CohortCudaCommunicator* c) {
     for (const Times& of_rank : all) {
       times.one_shot = std::max(times.one_shot, of_rank.of_size[i][kOneShot]);
       times.two_shot = std::max(times.two_shot, of_rank.of_size[i][kTwoShots]);
-      times.library = std::max(times.library, of_rank.of_size[i][kNccl]);
+      times.nccl = std::max(times.nccl, of_rank.of_size[i][kNccl]);
     }
     slowest.push_back(times);
   }
